@@ -1,0 +1,1 @@
+"""The configuration: what can be set (schema), how it is read (loader) and shown (render)."""

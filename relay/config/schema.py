@@ -1,0 +1,388 @@
+"""Every setting of the relay: its name, type, bounds, default and meaning. The one source of the config docs.
+
+Not here: reading files (loader) or writing them (render). The one rule: a description says what the setting does and its unit;
+`config.toml`, `docs/configuration.md` and `relay config schema` are made from it, and tests compare them.
+Plugin tables (`[plugins.NAME]`) hold the keys of `PluginTable` and the plugin's own, which the plugin's `Settings` describe.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the config file. Unknown keys are errors."""
+
+
+def default(table: type[Table]) -> Any:
+    return msgspec.field(default_factory=table)
+
+
+def items(*values: str) -> Any:
+    return msgspec.field(default_factory=lambda: list(values))
+
+
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=0)]
+
+
+class Server(Table, frozen=True):
+    """The public listener and the life of the process."""
+
+    listen: Annotated[
+        list[str],
+        about(
+            "Addresses of the public listener, HOST:PORT; ':8443' is every address, IPv4 and IPv6; port 0 lets the "
+            "system choose."
+        ),
+    ] = items(":8443")
+    backlog: Annotated[int, about("Connections the kernel keeps waiting for accept.", ge=1)] = 1024
+    insecure_plaintext: Annotated[
+        bool,
+        about("Serve ws:// and http:// instead of wss:// and https://. Only behind a proxy on the same host."),
+    ] = False
+    playground: Annotated[
+        bool,
+        about("Serve a small chat page at / to try the relay in a browser. `relay dev` switches it on."),
+    ] = False
+    poller: Annotated[
+        Literal["auto", "epoll", "portable"],
+        about(
+            "How ready connections are found: one epoll for all (Linux), or a task each. 'auto' takes the best there "
+            "is."
+        ),
+    ] = "auto"
+    drain_timeout: Annotated[Seconds, about("Seconds after SIGTERM until connections that are still open are cut.")] = (
+        30.0
+    )
+    drain_spread: Annotated[
+        Seconds,
+        about("Seconds over which `bye` tells clients to come back, so that they do not all come at once."),
+    ] = 10.0
+
+
+class Internal(Table, frozen=True):
+    """The internal listener: /metrics, /healthz, /readyz. Plain HTTP; keep it on loopback or a private network."""
+
+    listen: Annotated[list[str], about("Addresses of the internal listener; [] switches it off.")] = items(
+        "127.0.0.1:9090"
+    )
+
+
+class Certificate(Table, frozen=True):
+    """A certificate beside the main one, chosen by the name the client asks for (SNI)."""
+
+    certificate: Annotated[str, about("PEM file: the certificate and its chain.")]
+    key: Annotated[str, about("PEM file: the private key.")]
+    names: Annotated[list[str], about("Host names it is for; [] takes those in the certificate.")] = []
+
+
+class TLS(Table, frozen=True):
+    """Certificates. Files are read at start and again on SIGHUP; a broken pair is refused and the old one stays."""
+
+    certificate: Annotated[str, about("PEM file: the certificate and its chain.")] = "certs/server.pem"
+    key: Annotated[str, about("PEM file: the private key.")] = "certs/server-key.pem"
+    minimum_version: Annotated[Literal["1.2", "1.3"], about("Lowest TLS version spoken.")] = "1.2"
+    sni: Annotated[list[Certificate], about("More certificates, one table [[tls.sni]] each.")] = []
+
+
+ALGORITHMS = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+]  # fmt: skip
+
+
+class Key(Table, frozen=True):
+    """A key that tokens are signed with. Exactly one of secret, secret_file, public_key, public_key_file."""
+
+    algorithm: Annotated[ALGORITHMS, about("The only algorithm this key may be used with.")]
+    kid: Annotated[str, about("Key id; a token that names a kid is checked with that key only.")] = ""
+    secret: Annotated[str, about("HMAC secret as text; better in secret_file or the environment.")] = ""
+    secret_file: Annotated[str, about("File with the HMAC secret; one newline at its end is ignored.")] = ""
+    public_key: Annotated[str, about("Public key, PEM.")] = ""
+    public_key_file: Annotated[str, about("File with the public key, PEM.")] = ""
+
+
+class JWKS(Table, frozen=True):
+    """A set of keys published by the issuer (RFC 7517)."""
+
+    file: Annotated[str, about("File with a JWK set; read again on SIGHUP.")] = ""
+    url: Annotated[str, about("https URL of a JWK set, fetched in the background.")] = ""
+    ca_file: Annotated[str, about("PEM file of the authorities trusted for the URL; empty: those of the system.")] = ""
+    refresh: Annotated[Seconds, about("Seconds between fetches.")] = 300.0
+    cooldown: Annotated[Seconds, about("Least seconds between two fetches, also when tokens name unknown keys.")] = 30.0
+    timeout: Annotated[Seconds, about("Seconds one fetch may take.")] = 5.0
+    max_bytes: Annotated[Bytes, about("Largest key set accepted, bytes.")] = 262144
+
+
+class Claims(Table, frozen=True):
+    """Names of the claims, for tokens that others issue."""
+
+    subject: Annotated[str, about("Claim that says who.")] = "sub"
+    grants: Annotated[
+        str,
+        about("Claim that says what: an object with join, publish, presence, history, call, channels, join_at_start."),
+    ] = "relay"
+
+
+class Grants(Table, frozen=True):
+    """What a token without a grants claim may do.
+
+    Patterns match whole segments between colons, or a trailing *; {sub} is the subject.
+    """
+
+    join: Annotated[list[str], about("Rooms it may join.")] = []
+    publish: Annotated[list[str], about("Rooms it may publish in.")] = []
+    presence: Annotated[list[str], about("Rooms whose members it may see.")] = []
+    history: Annotated[list[str], about("Rooms whose history it may read.")] = []
+    call: Annotated[list[str], about("Rooms whose plugin methods it may call.")] = []
+    channels: Annotated[list[str], about("Channels it may name when publishing.")] = []
+    join_at_start: Annotated[list[str], about("Rooms it is put into when it connects.")] = []
+
+
+class Auth(Table, frozen=True):
+    """Who may connect: the token is a JWT, checked before the WebSocket handshake is answered."""
+
+    issuer: Annotated[str, about("Required `iss` claim; empty: not checked.")] = ""
+    audience: Annotated[
+        str, about("Required `aud` claim; empty: a token with an audience is refused, as RFC 7519 asks.")
+    ] = ""
+    leeway: Annotated[float, about("Seconds of clock difference forgiven in exp and nbf.", ge=0, le=300)] = 10.0
+    max_lifetime: Annotated[Seconds, about("Longest exp - now accepted, seconds; 0: any.")] = 0.0
+    token_in_query: Annotated[
+        bool, about("Also take the token from ?token=…; it will be in the access logs of proxies.")
+    ] = False
+    allowed_origins: Annotated[
+        list[str],
+        about(
+            "Origins whose pages may connect, as 'https://app.example'; '*.' in front of the host means its "
+            "subdomains; 'self' the relay's own address; '*' any. A client that sends no Origin is not a browser and "
+            "is let through."
+        ),
+    ] = items("self")
+    cache_tokens: Annotated[Count, about("Verified tokens remembered (by SHA-256) until they expire.")] = 10000
+    keys: Annotated[list[Key], about("Keys that tokens may be signed with, one table [[auth.keys]] each.")] = (
+        msgspec.field(default_factory=lambda: [Key(algorithm="HS256", kid="dev", secret_file=DEV_SECRET)])
+    )
+    jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
+    claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
+    default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
+
+
+class Limits(Table, frozen=True):
+    """Bounds, on from the start. 0 switches a count or a rate off."""
+
+    max_connections: Annotated[Count, about("Connections in the whole process; further ones get 503.")] = 20000
+    connections_per_address: Annotated[
+        Count, about("Connections from one address (IPv6: one /64 network); further ones get 429.")
+    ] = 200
+    connections_per_subject: Annotated[Count, about("WebSocket connections of one subject; further ones get 429.")] = 32
+    handshakes_per_address: Annotated[float, about("New connections a second from one address.", ge=0)] = 50.0
+    handshakes_burst: Annotated[Count, about("New connections one address may open at once.")] = 200
+    pending_handshakes: Annotated[
+        Count,
+        about(
+            "Connections that are not yet through TLS, request head and authentication; further ones wait in the "
+            "kernel."
+        ),
+    ] = 1000
+    head_bytes: Annotated[int, about("Largest request head, bytes; beyond it 431.", ge=256)] = 8192
+    head_fields: Annotated[int, about("Most header fields in a request head; beyond it 431.", ge=8)] = 64
+    message_bytes: Annotated[int, about("Largest message from a client, bytes; beyond it close code 1009.", ge=1)] = (
+        65536
+    )
+    fragments: Annotated[int, about("Most fragments in a message; beyond it close code 1009.", ge=1)] = 1024
+    control_frames: Annotated[
+        float, about("Pings and pongs a second from one client; beyond it close code 1008.", ge=0)
+    ] = 20.0
+    control_frames_burst: Annotated[Count, about("Pings and pongs one client may send at once.")] = 100
+    rooms_per_connection: Annotated[Count, about("Rooms one connection may be in.")] = 128
+    room_name_bytes: Annotated[int, about("Longest room name, bytes of UTF-8.", ge=1, le=1024)] = 255
+    messages_per_second: Annotated[
+        float, about("Messages a second from one connection; what exceeds it is read more slowly.", ge=0)
+    ] = 1000.0
+    messages_burst: Annotated[Count, about("Messages one connection may send at once.")] = 2000
+    bytes_per_second: Annotated[
+        float, about("Bytes a second from one connection; what exceeds it is read more slowly.", ge=0)
+    ] = 8388608.0
+    bytes_burst: Annotated[Bytes, about("Bytes one connection may send at once.")] = 16777216
+    slow_down: Annotated[
+        Seconds,
+        about(
+            "Longest time reading from one connection is put off because of its rates, seconds; a client that owes "
+            "more is closed with 4229."
+        ),
+    ] = 5.0
+    requests_waiting: Annotated[
+        int,
+        about(
+            "Requests of one connection that may wait for asynchronous plugin hooks, per channel; then reading pauses.",
+            ge=1,
+        ),
+    ] = 64
+
+
+class Timeouts(Table, frozen=True):
+    """Deadlines, in seconds."""
+
+    tls: Annotated[Seconds, about("For the TLS handshake.")] = 5.0
+    head: Annotated[Seconds, about("For the whole request head.")] = 5.0
+    auth: Annotated[Seconds, about("For authentication, fetching keys included.")] = 5.0
+    http_idle: Annotated[Seconds, about("Between two HTTP requests on one connection.")] = 15.0
+    http_request: Annotated[Seconds, about("For one HTTP request, body and answer included.")] = 30.0
+    close: Annotated[
+        Seconds, about("For what is queued and the close handshake to get through when a connection ends.")
+    ] = 5.0
+    hook: Annotated[Seconds, about("For one asynchronous plugin hook.")] = 10.0
+
+
+class WebSocket(Table, frozen=True):
+    """The WebSocket engine."""
+
+    fast_path: Annotated[
+        bool,
+        about("Handle whole simple data frames directly; off: every frame goes through wsproto. For tests."),
+    ] = True
+    accept_then_close: Annotated[
+        bool,
+        about(
+            "Answer a refused handshake with 101 and a close frame that carries code and reason, because a browser "
+            "hides HTTP statuses from its page."
+        ),
+    ] = False
+    heartbeat: Annotated[float, about("Seconds between pings to a silent client; 0: none.", ge=0)] = 25.0
+    heartbeat_timeout: Annotated[
+        float,
+        about("Seconds after a ping in which anything must have come, else the client is dead.", gt=0),
+    ] = 20.0
+
+
+class Outbox(Table, frozen=True):
+    """What waits for one client."""
+
+    unsent_bytes: Annotated[
+        int,
+        about(
+            "Bytes the kernel may hold unsent below us (TCP_NOTSENT_LOWAT); more cannot be overtaken by urgent "
+            "messages.",
+            ge=4096,
+        ),
+    ] = 16384
+    urgent_share: Annotated[
+        float,
+        about("Largest share of the bytes sent that urgent messages take while others wait.", gt=0, lt=1),
+    ] = 0.8
+
+
+class Channel(Table, frozen=True):
+    """A lane to every client: what it carries is sent by priority, and bounded in bytes."""
+
+    priority: Annotated[
+        Literal["strict", "urgent", "fair"],
+        about("strict: first, always; urgent: before fair, within outbox.urgent_share; fair: by weight."),
+    ] = "fair"
+    weight: Annotated[int, about("Share among the fair channels.", ge=1, le=1000)] = 1
+    capacity: Annotated[int, about("Bytes that may wait in it for one client.", ge=1024)] = 1048576
+    overflow: Annotated[
+        Literal["close", "drop_oldest", "drop_newest", "latest"],
+        about(
+            "At capacity: close the connection (4208), drop the oldest or the newest message and say `gap`, or keep "
+            "the latest message of each key and drop the oldest."
+        ),
+    ] = "close"
+
+
+def default_channels() -> dict[str, Channel]:
+    return {
+        "control": Channel(priority="strict", capacity=262144, overflow="close"),
+        "urgent": Channel(priority="urgent", capacity=262144, overflow="close"),
+        "default": Channel(weight=8, capacity=1048576, overflow="close"),
+        "state": Channel(weight=4, capacity=262144, overflow="latest"),
+        "bulk": Channel(weight=1, capacity=4194304, overflow="drop_newest"),
+    }
+
+
+class Supervision(Table, frozen=True):
+    """How plugins are watched."""
+
+    directory: Annotated[str, about("Folder whose .py files may hold plugins, beside the installed ones.")] = "plugins"
+    stall: Annotated[Seconds, about("Seconds after which a synchronous hook that still runs is named in the log.")] = (
+        0.1
+    )
+    failures: Annotated[
+        Count, about("Failures within failure_window after which a plugin is switched off; 0: never.")
+    ] = 100
+    failure_window: Annotated[Seconds, about("Seconds over which failures are counted.")] = 60.0
+
+
+class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys every [plugins.NAME] table may have; all others belong to the plugin's own Settings."""
+
+    rooms: Annotated[
+        str | list[str],
+        about("Pattern or patterns of the rooms it serves: whole segments between colons, or a trailing *."),
+    ]
+    use: Annotated[
+        str,
+        about(
+            "The plugin: an entry point's name, 'file' in the plugin directory, or 'module:Class'. Empty: the name of "
+            "the table."
+        ),
+    ] = ""
+    enabled: Annotated[bool, about("false switches it off and keeps its settings.")] = True
+    channel: Annotated[str, about("Channel its messages travel in unless they say otherwise.")] = "default"
+    history: Annotated[Count, about("Messages each room remembers for those who join or come back.")] = 0
+    history_seconds: Annotated[Seconds, about("Seconds a message is remembered.")] = 300.0
+    presence: Annotated[bool, about("Members see who joins and leaves.")] = False
+    max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
+    hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
+
+
+def default_plugins() -> dict[str, dict[str, Any]]:
+    return {
+        "chat": {"rooms": ["lobby", "chat:*"], "history": 100, "presence": True},
+        "direct": {"rooms": "direct:*"},
+        "feed": {"rooms": "feed:*", "history": 10},
+        "echo": {"rooms": "echo:*"},
+    }
+
+
+class Logging(Table, frozen=True):
+    """The log, on standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], about("Least severity written.")] = "info"
+    format: Annotated[Literal["auto", "json", "text"], about("auto: coloured text on a terminal, JSON elsewhere.")] = (
+        "auto"
+    )
+
+
+class Config(Table, frozen=True):
+    """The whole of config.toml."""
+
+    server: Server = default(Server)
+    internal: Internal = default(Internal)
+    tls: TLS = default(TLS)
+    auth: Auth = default(Auth)
+    limits: Limits = default(Limits)
+    timeouts: Timeouts = default(Timeouts)
+    websocket: WebSocket = default(WebSocket)
+    outbox: Outbox = default(Outbox)
+    channels: Annotated[
+        dict[str, Channel],
+        about(
+            "Tables [channels.NAME]. The five names below always exist; a table for one of them changes it, another "
+            "name adds a channel."
+        ),
+    ] = msgspec.field(default_factory=default_channels)
+    supervision: Supervision = default(Supervision)
+    plugins: Annotated[
+        dict[str, dict[str, Any]],
+        about(
+            "Tables [plugins.NAME]. A file without any gets the four below; a file with at least one gets just those."
+        ),
+    ] = msgspec.field(default_factory=default_plugins)
+    logging: Logging = default(Logging)

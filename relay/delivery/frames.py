@@ -1,0 +1,29 @@
+"""How a message leaves: one unmasked WebSocket frame (RFC 6455 section 5.2), the same bytes for every receiver.
+
+Not here: reading frames (net/websocket). The one rule: what the server sends is never fragmented, masked or compressed here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A whole frame with FIN set."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < 65536:
+        return bytes((0x80 | opcode, 126, size >> 8, size & 255)) + payload
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A close frame; the reason is cut to the 123 bytes that fit (RFC 6455 sections 5.5 and 5.5.1)."""
+    return frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode())

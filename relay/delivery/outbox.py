@@ -1,0 +1,259 @@
+"""The outbox of one connection: what waits to be sent, in which order it goes, and what happens when it is full.
+
+Anybody may put, nobody waits. What goes next is decided in `take`, by priority, in bytes. Not here: sockets, TLS, time.
+The one rule: a frame leaves whole and in the order it came within its channel; a frame that does not leave is counted.
+
+Scheduling: strict lanes first. Then urgent lanes, which may take at most `urgent_share` of a round of bytes while fair lanes wait.
+Fair lanes share the rest by deficit round robin in bytes (Shreedhar and Varghese, 1995): a lane may send while its deficit is
+positive, and earns its weight when it has its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from relay.delivery.channels import Channels, Lane, Overflow, Priority
+from relay.model import Message
+
+ROUND: Final = 65536  # bytes after which urgent lanes have a full share again
+QUANTUM: Final = 2048  # bytes a fair lane of weight 1 earns each turn
+
+
+class Owner(Protocol):
+    """Who the outbox belongs to."""
+
+    def flush(self) -> None:
+        """Called once at the end of a tick in which something was put."""
+
+    def overflowed(self, lane: Lane) -> None:
+        """A lane whose policy is `close` was full: the connection must end. The frame was not queued."""
+
+
+class Drop:
+    """Messages of one room that one client will not get, for one reason; told to it as `gap`."""
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last, self.count = first, last, 1
+
+
+class Waiting:
+    """What waits in one lane. `notes` goes along with `frames` only where the policy must know what it drops."""
+
+    __slots__ = ("bit", "bytes", "capacity", "deficit", "frames", "lane", "notes", "plain")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.bit = 1 << lane.index
+        self.capacity = lane.capacity
+        self.frames: list[bytes] = []
+        self.notes: list[Message | None] = []
+        self.plain = lane.overflow in (Overflow.CLOSE, Overflow.DROP_NEWEST)
+        self.bytes = 0
+        self.deficit = 0
+
+    def pop(self, limit: int, into: list[bytes]) -> int:
+        """Moves whole frames to `into`: as many as fit in `limit` bytes, and at least one. Returns their bytes."""
+        frames = self.frames
+        size = self.bytes
+        if size <= limit:
+            into += frames
+            frames.clear()
+            self.notes.clear()
+            self.bytes = 0
+            return size
+        taken = len(frames[0])
+        count = 1
+        while (more := taken + len(frames[count])) <= limit:  # ends: all frames together are more than limit
+            taken = more
+            count += 1
+        into += frames[:count]
+        del frames[:count]
+        if not self.plain:
+            del self.notes[:count]
+        self.bytes = size - taken
+        return taken
+
+
+class Outbox:
+    """Bounded in bytes, per channel. `tick` is the list shared by all connections of those touched since the last flush."""
+
+    __slots__ = ("_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "tick", "touched", "urgent_quota", "waiting")
+
+    def __init__(self, channels: Channels, owner: Owner, tick: list[Any], urgent_share: float = 0.8) -> None:
+        self.channels = channels
+        self.owner = owner
+        self.tick = tick
+        self.lanes: list[Waiting | None] = [None] * len(channels)  # made when first used: most connections need one or two
+        self.waiting = 0  # bit set of the lanes that hold something
+        self.touched = False
+        self.drops: dict[tuple[str, str], Drop] | None = None
+        self.urgent_quota = int(ROUND * urgent_share)
+        self._urgent_left = self.urgent_quota
+        self._fair_sent = 0
+        self._turn = 0
+
+    def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
+        """Queues a whole frame in a lane. Never waits; what does not fit is treated as the lane's policy says."""
+        lane = self.lanes[index] or self._open(index)
+        size = lane.bytes + len(frame)
+        if size > lane.capacity or not lane.plain:
+            if not self._fit(lane, frame, message):
+                return
+        else:
+            lane.frames.append(frame)
+            lane.bytes = size
+        self.waiting |= lane.bit
+        if not self.touched:
+            self.touched = True
+            self.tick.append(self.owner)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes waiting, all lanes."""
+        return sum(lane.bytes for lane in self.lanes if lane is not None)
+
+    def _open(self, index: int) -> Waiting:
+        lane = self.lanes[index] = Waiting(self.channels.lanes[index])
+        return lane
+
+    def _fit(self, lane: Waiting, frame: bytes, message: Message | None) -> bool:
+        """The overflow policies. True: the frame is queued."""
+        overflow = lane.lane.overflow
+        size = len(frame)
+        if overflow is Overflow.LATEST and message is not None and message.key is not None:
+            for place, note in enumerate(lane.notes):
+                if note is not None and note.key == message.key and note.room == message.room:
+                    # The newer value takes the old one's place in the queue: a key that changes often is not starved by that.
+                    lane.bytes += size - len(lane.frames[place])
+                    lane.frames[place] = frame
+                    lane.notes[place] = message
+                    return True
+        if lane.bytes + size > lane.capacity:
+            if overflow is Overflow.CLOSE:
+                self.owner.overflowed(lane.lane)
+                return False
+            if overflow is Overflow.DROP_NEWEST or size > lane.capacity:
+                self._dropped(lane.lane, message)
+                return False
+            while lane.bytes + size > lane.capacity:
+                lane.bytes -= len(lane.frames.pop(0))
+                self._dropped(lane.lane, lane.notes.pop(0))
+        lane.frames.append(frame)
+        if not lane.plain:
+            lane.notes.append(message)
+        lane.bytes += size
+        return True
+
+    def _dropped(self, lane: Lane, message: Message | None) -> None:
+        room, offset = (message.room, message.offset) if message is not None else ("", 0)
+        if self.drops is None:
+            self.drops = {}
+        drop = self.drops.get((room, lane.name))
+        if drop is None:
+            self.drops[room, lane.name] = Drop(offset, offset)
+        else:
+            drop.count += 1
+            drop.first, drop.last = min(drop.first, offset), max(drop.last, offset)
+        if not self.touched:
+            self.touched = True
+            self.tick.append(self.owner)
+
+    def take(self, limit: int) -> bytes:
+        """What goes next, joined: whole frames up to `limit` bytes, or one frame that is larger. b"" when nothing waits."""
+        waiting = self.waiting
+        if not waiting:
+            return b""
+        taken: list[bytes] = []
+        if waiting & (waiting - 1) == 0:  # one lane: nothing to schedule
+            lane = self.lanes[waiting.bit_length() - 1]
+            assert lane is not None
+            lane.pop(limit, taken)
+            if not lane.frames:
+                self.waiting = 0
+                lane.deficit = 0
+                self._urgent_left = self.urgent_quota
+            return taken[0] if len(taken) == 1 else b"".join(taken)
+        while limit > 0 and self.waiting:
+            limit -= self._next(limit, taken)
+        return b"".join(taken)
+
+    def _next(self, limit: int, taken: list[bytes]) -> int:
+        """Serves one lane. Returns the bytes moved, 0 only when a fair lane merely earned its turn."""
+        fair = urgent = None
+        count = len(self.lanes)
+        for step in range(count):
+            lane = self.lanes[step]
+            if lane is None or not lane.frames:
+                continue
+            rank = lane.lane.priority
+            if rank is Priority.STRICT:
+                return self._served(lane, lane.pop(limit, taken))
+            if rank is Priority.URGENT:
+                urgent = urgent or lane
+            else:
+                fair = lane
+        if urgent is not None and (fair is None or self._urgent_left > 0):
+            if fair is None:
+                self._urgent_left = self.urgent_quota
+                return self._served(urgent, urgent.pop(limit, taken))
+            moved = urgent.pop(min(limit, self._urgent_left), taken)
+            self._urgent_left -= moved
+            return self._served(urgent, moved)
+        return self._next_fair(limit, taken, urgent is not None)
+
+    def _next_fair(self, limit: int, taken: list[bytes], urgent_waits: bool) -> int:
+        lanes = self.lanes
+        while True:
+            lane = lanes[self._turn]
+            if lane is None or not lane.frames or lane.lane.priority is not Priority.FAIR:
+                self._turn = (self._turn + 1) % len(lanes)
+                continue
+            if lane.deficit <= 0:
+                lane.deficit += lane.lane.weight * QUANTUM
+                if lane.deficit <= 0:  # it still owes for a frame larger than its share
+                    self._turn = (self._turn + 1) % len(lanes)
+                    continue
+            moved = lane.pop(min(limit, lane.deficit), taken)
+            lane.deficit -= moved
+            if lane.deficit <= 0 or not lane.frames:
+                self._turn = (self._turn + 1) % len(lanes)
+            if urgent_waits:
+                self._fair_sent += moved
+                if self._fair_sent >= ROUND - self.urgent_quota:
+                    self._fair_sent = 0
+                    self._urgent_left = self.urgent_quota
+            return self._served(lane, moved)
+
+    def _served(self, lane: Waiting, moved: int) -> int:
+        if not lane.frames:
+            self.waiting &= ~lane.bit
+            lane.deficit = 0
+        return moved
+
+    def clear(self) -> int:
+        """Forgets all that waits; returns its bytes."""
+        lost = self.bytes
+        self.lanes = [None] * len(self.channels)
+        self.waiting = 0
+        return lost
+
+
+def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Message, skip: Outbox | None) -> None:
+    """Puts one frame into many outboxes: `Outbox.put`, written out, because a call per receiver is a third of its cost."""
+    size = len(frame)
+    for box in outboxes:
+        if box is skip:
+            continue
+        lane = box.lanes[index]
+        if lane is None or not lane.plain or lane.bytes + size > lane.capacity:
+            box.put(index, frame, message)
+            continue
+        lane.frames.append(frame)
+        lane.bytes += size
+        box.waiting |= lane.bit
+        if not box.touched:
+            box.touched = True
+            box.tick.append(box.owner)

@@ -1,0 +1,1 @@
+"""Rates and counts. Pure; the caller brings `now`."""

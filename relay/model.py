@@ -1,0 +1,137 @@
+"""What travels: a payload, and the message that carries it through a room.
+
+Not here: how it looks on a wire (protocols) or where it goes (rooms). The one rule: a payload is passed on as it came; it is
+parsed only when somebody asks for its value, and converted once per protocol, not once per receiver.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from typing import Any, Final
+
+import msgspec
+
+_json = msgspec.json.Encoder()
+
+
+class Kind(enum.IntEnum):
+    """The form a payload came in. TEXT and BINARY are what plain clients send; the numbers are RFC 6455 opcodes."""
+
+    TEXT = 1
+    BINARY = 2
+    JSON = 3
+    MSGPACK = 4
+
+
+class Payload:
+    """Bytes of one kind, with the other forms made on demand.
+
+    JSON and MSGPACK payloads are checked documents. A JSON string and a TEXT payload stand for each other, and so do
+    msgpack's `bin` and BINARY; binary inside JSON is base64 text (RFC 4648 section 4).
+    """
+
+    __slots__ = ("kind", "raw")
+
+    def __init__(self, kind: Kind, raw: bytes) -> None:
+        self.kind: Final = kind
+        self.raw: Final = raw
+
+    @classmethod
+    def of(cls, data: object) -> Payload:
+        """A payload from what a plugin says: str becomes TEXT, bytes BINARY, anything else JSON.
+
+        Raises TypeError for what JSON cannot express.
+        """
+        if isinstance(data, Payload):
+            return data
+        if isinstance(data, str):
+            return cls(Kind.TEXT, data.encode())
+        if isinstance(data, bytes | bytearray | memoryview):
+            return cls(Kind.BINARY, bytes(data))
+        return cls(Kind.JSON, _json.encode(data))
+
+    def value(self) -> Any:
+        """The payload as Python sees it: str for text, bytes for binary, else the decoded document."""
+        if self.kind == Kind.JSON:
+            return msgspec.json.decode(self.raw)
+        if self.kind == Kind.MSGPACK:
+            return msgspec.msgpack.decode(self.raw)
+        return self.raw.decode() if self.kind == Kind.TEXT else self.raw
+
+    def text(self) -> str:
+        """The payload as text: a string as it is, a document as JSON. Raises UnicodeDecodeError for binary that is not text."""
+        kind, data = self.plain()
+        del kind
+        return data.decode()
+
+    def as_json(self) -> bytes:
+        """As a JSON document."""
+        if self.kind == Kind.JSON:
+            return self.raw
+        if self.kind == Kind.BINARY:
+            return _json.encode(base64.b64encode(self.raw).decode())
+        return _json.encode(self.value())
+
+    def as_msgpack(self) -> bytes:
+        """As a msgpack document."""
+        return self.raw if self.kind == Kind.MSGPACK else msgspec.msgpack.encode(self.value())
+
+    def plain(self) -> tuple[Kind, bytes]:
+        """As a plain client gets it: (TEXT or BINARY, bytes)."""
+        if self.kind <= Kind.BINARY:
+            return self.kind, self.raw
+        value = self.value()
+        if isinstance(value, str):
+            return Kind.TEXT, value.encode()
+        if isinstance(value, bytes):
+            return Kind.BINARY, value
+        return Kind.TEXT, self.raw if self.kind == Kind.JSON else _json.encode(value)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Payload) and (self.kind, self.raw) == (other.kind, other.raw)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.raw))
+
+    def __repr__(self) -> str:
+        return f"<Payload {self.kind.name} {len(self.raw)} B>"  # never the content: it may end up in a log
+
+
+class Message:
+    """One message in a room. `sender` is a subject, None when the relay or a plugin speaks.
+
+    `channel` None means: what the room's rule says. `key` names what a newer message supersedes. `to` names the only subject
+    that shall hear it, `echo` asks that the sender hears it too. `at` is Unix time in seconds; `offset` counts the messages
+    of one room, from 1; it is 0 while the message was not published.
+    """
+
+    __slots__ = ("at", "channel", "data", "echo", "key", "offset", "room", "sender", "to")
+
+    def __init__(
+        self,
+        room: str,
+        data: Payload,
+        sender: str | None = None,
+        channel: str | None = None,
+        key: str | None = None,
+        to: str | None = None,
+        echo: bool = False,
+        offset: int = 0,
+        at: float = 0.0,
+    ) -> None:
+        self.room = room
+        self.data = data
+        self.sender = sender
+        self.channel = channel
+        self.key = key
+        self.to = to
+        self.echo = echo
+        self.offset = offset
+        self.at = at
+
+    def __repr__(self) -> str:
+        return f"<Message {self.room}#{self.offset} from {self.sender} {self.data!r}>"

@@ -1,0 +1,1 @@
+"""Sockets, TLS, HTTP and the WebSocket engine."""

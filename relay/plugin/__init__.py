@@ -1,0 +1,1 @@
+"""Plugins: what one may use (api), how they are found (loader), watched (supervisor) and tested (testing)."""

@@ -1,0 +1,105 @@
+"""All that a plugin may use. What is not here is not promised.
+
+    class Chat(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            room.broadcast(message, sender=sender)
+
+Hooks may be sync or async. A sync hook runs inline and must be quick: while it runs, nobody is served. An async hook may wait; it
+runs on the connection's own work queue, under a deadline. Refuse with `raise Refused("code", "why")`: the sender is told, nobody is
+disconnected. Any other exception is the plugin's bug: logged, counted, the sender told "internal".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from relay.errors import CloseCode, CloseReason, PluginError, Refused
+from relay.model import Kind, Message, Payload
+from relay.rooms.room import Peer, Room
+
+__all__ = [
+    "API_VERSION",
+    "CloseCode",
+    "CloseReason",
+    "Kind",
+    "Message",
+    "NoSettings",
+    "Payload",
+    "Peer",
+    "Plugin",
+    "PluginError",
+    "Refused",
+    "Relay",
+    "Room",
+    "Settings",
+]
+
+API_VERSION = 1
+"""Raised when a hook changes its arguments or meaning; a plugin written for another version is refused at start."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a plugin's own settings: the keys of its table in config.toml beside the common ones, checked at start."""
+
+
+class NoSettings(Settings, frozen=True):
+    """A plugin without settings of its own."""
+
+
+class Relay(Protocol):
+    """The relay, as a plugin's background task sees it."""
+
+    def room(self, name: str) -> Room | None:
+        """An open room that this plugin owns; None while nobody is in it."""
+
+    def rooms(self) -> list[Room]:
+        """All open rooms of this plugin on this node."""
+
+    def publish(self, room: str, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        """Says something in a room of this plugin, on every node, whether somebody is in it here or not."""
+
+    async def to_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Runs blocking work in a thread; cancelled with the plugin."""
+
+
+class Plugin:
+    """Base class. Every hook is optional; a misspelt one is refused at start.
+
+    Made once per table in the config; serves the rooms whose names match the table's `rooms`.
+    """
+
+    api: ClassVar[int] = API_VERSION
+    Settings: ClassVar[type[msgspec.Struct]] = NoSettings
+
+    def __init__(self, name: str, settings: Any, relay: Relay) -> None:
+        self.name = name
+        self.settings = settings
+        self.relay = relay
+
+    def on_open(self, room: Room) -> None:
+        """The room's first member is about to join, or the first message about to be published."""
+
+    def on_empty(self, room: Room) -> None:
+        """The room's last member has left; the room is forgotten."""
+
+    def on_join(self, room: Room, peer: Peer) -> None | Awaitable[None]:
+        """May a connection join? Raise Refused if not. It is in the room once this returns."""
+        return None
+
+    def on_leave(self, room: Room, peer: Peer) -> None | Awaitable[None]:
+        """A connection has left, or ended."""
+        return None
+
+    def on_message(self, room: Room, sender: Peer, message: Message) -> None | Awaitable[None]:
+        """A connection publishes in the room. Nothing is delivered unless the plugin does it."""
+        raise Refused("forbidden", "nothing may be published in this room")
+
+    def on_call(self, room: Room, caller: Peer, method: str, data: Payload | None) -> Any:
+        """A connection asks something; what this returns (anything JSON can express, or a Payload) is the answer."""
+        raise Refused("no_such_method")
+
+    async def run(self) -> None:
+        """The plugin's background task, from start to stop. Cancelled at shutdown, restarted with back-off if it fails."""

@@ -1,0 +1,1 @@
+"""Wire formats: what a client's bytes mean, and how answers look. Sans-IO."""

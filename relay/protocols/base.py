@@ -1,0 +1,131 @@
+"""What every wire format has in common: the commands a client can give, and the answers a server can make.
+
+A protocol is sans-IO: it decodes one WebSocket message into a command, and encodes answers and room messages into whole WebSocket
+frames. Not here: sessions, rooms, sockets. The one rule: `message()` is called once per protocol and message, whatever the number of
+receivers, so what it returns may not depend on any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from relay.errors import CloseReason, Refused
+from relay.model import Message, Payload
+
+RequestId: TypeAlias = int | str | None
+"""Chosen by the client; None where it wants no answer."""
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a client stands in a room's history: the room's incarnation and the offset of the last message it has."""
+
+    epoch: str
+    offset: int
+
+
+class Join(msgspec.Struct, frozen=True, gc=False):
+    room: str
+    id: RequestId = None
+    since: Position | None = None
+    last: int = 0
+    members: bool = False
+
+
+class Leave(msgspec.Struct, frozen=True, gc=False):
+    room: str
+    id: RequestId = None
+
+
+class Publish(msgspec.Struct, frozen=True, gc=False):
+    """`to` names a subject: only its connections in the room hear it. `echo`: the sender hears it too."""
+
+    room: str
+    data: Payload
+    id: RequestId = None
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    echo: bool = False
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """`timeout` in seconds, at most the server's own."""
+
+    room: str
+    method: str
+    data: Payload | None = None
+    id: RequestId = None
+    timeout: float | None = None
+
+
+class Presence(msgspec.Struct, frozen=True, gc=False):
+    room: str
+    id: RequestId = None
+
+
+class History(msgspec.Struct, frozen=True, gc=False):
+    room: str
+    id: RequestId = None
+    since: Position | None = None
+    last: int = 0
+
+
+class Auth(msgspec.Struct, frozen=True, gc=False):
+    token: str
+    id: RequestId = None
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    id: RequestId = None
+
+
+Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Auth | Ping
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a client is told first. `expires` is Unix time in seconds, None: never; `heartbeat` seconds; limits by config key."""
+
+    session: str
+    subject: str
+    expires: float | None
+    channels: Sequence[str]
+    limits: dict[str, float]
+    heartbeat: float
+    version: str
+
+
+class ProtocolError(Exception):
+    """The client spoke something this protocol does not know at all: the connection ends with `reason`."""
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(reason.text())
+        self.reason = reason
+
+
+class WireProtocol(Protocol):
+    """One wire format. Frames returned are complete (RFC 6455 section 5.2), unmasked; None: this protocol does not say that."""
+
+    name: str
+    subprotocol: str | None
+    """The token in Sec-WebSocket-Protocol; None: no subprotocol is negotiated."""
+
+    def decode(self, opcode: int, payload: bytes) -> Command:
+        """One WebSocket message, opcode 1 (checked UTF-8) or 2. Raises Refused (its `request` is the id, if known) or ProtocolError."""
+        ...
+
+    def message(self, message: Message) -> bytes: ...
+    def hello(self, hello: Hello) -> bytes | None: ...
+    def ok(self, request: RequestId, result: dict[str, Any]) -> bytes | None:
+        """`result` holds plain values, `Payload`s under "data" and `Message`s under "messages"."""
+        ...
+
+    def error(self, request: RequestId, refused: Refused) -> bytes | None: ...
+    def pong(self, request: RequestId) -> bytes | None: ...
+    def joined(self, room: str, subject: str) -> bytes | None: ...
+    def left(self, room: str, subject: str) -> bytes | None: ...
+    def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None: ...
+    def expiring(self, seconds: float) -> bytes | None: ...
+    def bye(self, reason: CloseReason) -> bytes | None: ...

@@ -1,0 +1,156 @@
+"""Where messages go: room -> members, member -> rooms, and delivery.
+
+Single-threaded, sync, no locks: nothing here can be interrupted, so there is no order of locks to know. Not here: what a room does
+(plugins), what is waiting for whom (delivery), other nodes (brokers; `forward` is handed in). The one rule: both maps change in
+`join` and `leave` only, and the empty room is freed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from relay.delivery.channels import Channels
+from relay.delivery.outbox import put_all
+from relay.errors import Refused
+from relay.model import Message
+from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Membership, Peer, Room, Router
+
+
+class Hub:
+    """All rooms of this node.
+
+    `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must hear.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        router: Router,
+        *,
+        clock: Callable[[], float],
+        new_epoch: Callable[[], str],
+        forward: Callable[[Message], None] | None = None,
+    ) -> None:
+        self.channels: Final = channels
+        self.router = router
+        self.clock: Final = clock
+        self.new_epoch: Final = new_epoch
+        self.forward = forward
+        self.rooms: Final[dict[str, Room]] = {}
+        self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
+        self.on_removed: Callable[[Peer, Room, str], None] | None = None
+        self.published = 0
+        self.delivered = 0
+
+    def open(self, name: str) -> Room:
+        """The room of that name, made if need be. Raises Refused("no_such_room").
+
+        A room that is opened and not joined must be given to `free_if_empty`.
+        """
+        room = self.rooms.get(name)
+        if room is None:
+            owner = self.router(name)
+            if owner is None:
+                raise Refused("no_such_room", setting="plugins")
+            rule, handler = owner
+            room = Room(self, name, rule, handler, self.new_epoch())
+            self.rooms[name] = room
+            handler.opened(room)
+        return room
+
+    def free_if_empty(self, room: Room) -> None:
+        """Forgets a room nobody is in. What it remembers goes with it: a room lives as long as it has members."""
+        if not room.members and self.rooms.get(room.name) is room:
+            del self.rooms[room.name]
+            room.handler.freed(room)
+
+    def join(self, peer: Peer, room: Room, *, may_publish: bool) -> Membership:
+        """Puts a peer into a room; both maps. Raises Refused("already_joined", "too_many_members")."""
+        if peer in room.members:
+            raise Refused("already_joined")
+        rule = room.rule
+        if rule.max_members and len(room.members) >= rule.max_members:
+            raise Refused("room_full", "the room is full", setting=f"plugins.{rule.plugin}.max_members")
+        membership = Membership(room, may_publish)
+        count = room.subjects.get(peer.subject, 0)
+        if rule.presence and not count and len(room.members) < PRESENCE_EVENTS_UP_TO:
+            self._tell_presence(room, peer, joined=True)
+        room.members[peer] = membership
+        room.subjects[peer.subject] = count + 1
+        room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
+        self.joined.setdefault(peer, {})[room.name] = membership
+        return membership
+
+    def leave(self, peer: Peer, room: Room) -> bool:
+        """Takes a peer out of a room; both maps. The empty room is freed here. False: it was not in."""
+        if room.members.pop(peer, None) is None:
+            return False
+        audience = room.audience[peer.protocol]
+        del audience[peer]
+        if not audience:
+            del room.audience[peer.protocol]
+        rooms = self.joined[peer]
+        del rooms[room.name]
+        if not rooms:
+            del self.joined[peer]
+        count = room.subjects[peer.subject] - 1
+        if count:
+            room.subjects[peer.subject] = count
+        else:
+            del room.subjects[peer.subject]
+            if room.rule.presence and room.members and len(room.members) < PRESENCE_EVENTS_UP_TO:
+                self._tell_presence(room, peer, joined=False)
+        self.free_if_empty(room)
+        return True
+
+    def remove(self, peer: Peer, room: Room, why: str) -> None:
+        """Makes a peer leave, and lets it know (`on_removed` is handed in)."""
+        if self.leave(peer, room) and self.on_removed is not None:
+            self.on_removed(peer, room, why)
+
+    def memberships(self, peer: Peer) -> dict[str, Membership]:
+        """The rooms a peer is in; do not keep it."""
+        return self.joined.get(peer) or {}
+
+    def publish(self, room: Room, message: Message, skip: Peer | None) -> None:
+        """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises Refused("no_such_channel")."""
+        if message.channel is not None:
+            self.channels.index(message.channel)
+        room.offset = message.offset = room.offset + 1
+        message.at = self.clock()
+        if room.history is not None and message.to is None:
+            room.history.add(message)
+        self.published += 1
+        self.deliver(room, message, skip)
+        if self.forward is not None:
+            self.forward(message)
+
+    def deliver(self, room: Room, message: Message, skip: Peer | None = None) -> None:
+        """Puts a message into the outboxes of a room's members here; it is encoded once for each protocol in use.
+
+        The one door for messages of this node and of others.
+        """
+        channel = message.channel
+        index = room.rule.channel if channel is None else self.channels.index(channel)
+        if message.to is not None:
+            for peer in room.peers(message.to):
+                if peer is not skip:
+                    peer.outbox.put(index, peer.protocol.message(message), message)
+                    self.delivered += 1
+            return
+        unheard = None if skip is None else skip.outbox
+        for protocol, audience in room.audience.items():
+            if len(audience) == 1 and skip in audience:
+                continue
+            put_all(audience.values(), index, protocol.message(message), message, unheard)
+            self.delivered += len(audience)
+
+    def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
+        index = room.rule.channel
+        for protocol, audience in room.audience.items():
+            told = protocol.joined(room.name, who.subject) if joined else protocol.left(room.name, who.subject)
+            if told is not None:
+                for peer, outbox in audience.items():
+                    if peer is not who:
+                        outbox.put(index, told)

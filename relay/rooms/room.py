@@ -1,0 +1,145 @@
+"""One room: who is in it, what it remembers, and what a plugin may do with it.
+
+Not here: sockets, protocols' bytes, other rooms. The one rule: every change of who is in a room goes through the hub, which keeps
+both maps; a Room is what a plugin sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from relay.delivery.outbox import Outbox
+from relay.errors import CloseReason
+from relay.model import Message, Payload
+from relay.protocols.base import WireProtocol
+from relay.rooms.history import History
+
+if TYPE_CHECKING:
+    from relay.rooms.hub import Hub
+
+PRESENCE_EVENTS_UP_TO = 200
+"""Members up to which everybody is told of everybody's coming and going; in a bigger room one asks with `presence`."""
+
+
+class Peer(Protocol):
+    """A connection, as rooms and plugins see it."""
+
+    session: str
+    subject: str
+    protocol: WireProtocol
+    outbox: Outbox
+
+    def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        """Sends to this connection alone, as a message of `room`."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Ends the connection; the first reason wins."""
+
+
+@dataclass(slots=True, frozen=True)
+class RoomRule:
+    """What the config says about the rooms of one plugin table. `channel` is a lane's index."""
+
+    plugin: str
+    channel: int
+    history: int = 0
+    history_seconds: float = 0.0
+    presence: bool = False
+    max_members: int = 0
+
+
+class Membership:
+    """One peer in one room: what it may do there, decided once, when it joined."""
+
+    __slots__ = ("may_publish", "room")
+
+    def __init__(self, room: Room, may_publish: bool) -> None:
+        self.room = room
+        self.may_publish = may_publish
+
+
+class Room:
+    """A room. `state` is the plugin's own; `epoch` names this life of the room: offsets of another life mean nothing."""
+
+    __slots__ = ("audience", "epoch", "handler", "history", "hub", "members", "name", "offset", "rule", "state", "subjects")
+
+    def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, epoch: str) -> None:
+        self.hub = hub
+        self.name = name
+        self.rule = rule
+        self.handler = handler  # the plugin's hooks, opaque here: a floor above
+        self.epoch = epoch
+        self.offset = 0
+        self.history = History(rule.history, rule.history_seconds) if rule.history else None
+        self.members: dict[Peer, Membership] = {}
+        self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
+        self.subjects: dict[str, int] = {}  # how many connections each subject has in here
+        self.state: dict[str, Any] = {}
+
+    # What a plugin uses.
+
+    def broadcast(
+        self,
+        data: Message | object,
+        *,
+        sender: Peer | None = None,
+        channel: str | None = None,
+        key: str | None = None,
+        echo: bool = False,
+    ) -> int:
+        """Says something to all in the room, everywhere, but not to `sender` (unless `echo`). Returns its offset.
+
+        `data` is a Message (passed on with its channel, key, `to` and echo), a Payload, str, bytes, or anything JSON can express.
+        Never waits. Raises Refused("no_such_channel"), TypeError for what JSON cannot express.
+        """
+        if isinstance(data, Message):
+            message = Message(
+                self.name,
+                data.data,
+                data.sender if sender is None else sender.subject,
+                channel or data.channel,
+                key or data.key,
+                data.to,
+            )
+            echo = echo or data.echo
+        else:
+            message = Message(self.name, Payload.of(data), None if sender is None else sender.subject, channel, key)
+        self.hub.publish(self, message, None if echo else sender)
+        return message.offset
+
+    def send(self, to: str, data: object, *, sender: Peer | None = None, channel: str | None = None, key: str | None = None) -> int:
+        """Says something to the connections of one subject in this room, on every node. Returns its offset."""
+        message = Message(self.name, Payload.of(data), None if sender is None else sender.subject, channel, key, to)
+        self.hub.publish(self, message, None)
+        return message.offset
+
+    def peers(self, subject: str | None = None) -> Iterator[Peer]:
+        """The connections in this room on this node, or those of one subject."""
+        return (peer for peer in list(self.members) if subject is None or peer.subject == subject)
+
+    def kick(self, peer: Peer, reason: str = "") -> None:
+        """Makes a connection leave this room, and tells it."""
+        self.hub.remove(peer, self, reason)
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self.subjects
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name}: {len(self.members)} members, offset {self.offset}>"
+
+
+class Handler(Protocol):
+    """What the hub calls when a room is opened and freed; handed in from above (the plugin's supervisor)."""
+
+    def opened(self, room: Room) -> None: ...
+    def freed(self, room: Room) -> None: ...
+
+
+Router = Callable[[str], tuple[RoomRule, Handler] | None]
+"""Which plugin owns a room of this name; None: nobody."""
+

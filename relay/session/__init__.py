@@ -1,0 +1,1 @@
+"""One connection after the handshake: what it reads, what it is told, when it ends."""
