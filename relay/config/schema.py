@@ -1,8 +1,9 @@
 """Every setting of the relay: its name, type, bounds, default and meaning. The one source of the config docs.
 
-Not here: reading files (loader) or writing them (render). The one rule: a description says what the setting does and its unit;
-`config.toml`, `docs/configuration.md` and `relay config schema` are made from it, and tests compare them.
-Plugin tables (`[plugins.NAME]`) hold the keys of `PluginTable` and the plugin's own, which the plugin's `Settings` describe.
+Not here: reading files (loader) or writing them (render). The one rule: a description says what the setting does and
+its unit; `config.toml`, `docs/configuration.md` and `relay config schema` are made from it, and tests compare them.
+Plugin tables (`[plugins.NAME]`) hold the keys of `PluginTable` and the plugin's own, which the plugin's `Settings`
+describe.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from msgspec import Meta
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the config file. Unknown keys are errors."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def about(description: str, **bounds: Any) -> Meta:
+    """What a setting means, and its bounds: ge, gt, le, lt."""
+    return Meta(description=description, **bounds)
 
 
 def default(table: type[Table]) -> Any:
@@ -36,8 +45,7 @@ class Server(Table, frozen=True):
     listen: Annotated[
         list[str],
         about(
-            "Addresses of the public listener, HOST:PORT; ':8443' is every address, IPv4 and IPv6; port 0 lets the "
-            "system choose."
+            "Addresses of the public listener, HOST:PORT; ':8443' is all, IPv4 and IPv6; port 0: the system chooses."
         ),
     ] = items(":8443")
     backlog: Annotated[int, about("Connections the kernel keeps waiting for accept.", ge=1)] = 1024
@@ -51,10 +59,7 @@ class Server(Table, frozen=True):
     ] = False
     poller: Annotated[
         Literal["auto", "epoll", "portable"],
-        about(
-            "How ready connections are found: one epoll for all (Linux), or a task each. 'auto' takes the best there "
-            "is."
-        ),
+        about("How ready connections are found: one epoll for all (Linux), or a task each; 'auto' takes the best."),
     ] = "auto"
     drain_timeout: Annotated[Seconds, about("Seconds after SIGTERM until connections that are still open are cut.")] = (
         30.0
@@ -105,6 +110,13 @@ class Key(Table, frozen=True):
     secret_file: Annotated[str, about("File with the HMAC secret; one newline at its end is ignored.")] = ""
     public_key: Annotated[str, about("Public key, PEM.")] = ""
     public_key_file: Annotated[str, about("File with the public key, PEM.")] = ""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # may end up in a log or a traceback; the secret may not
+        return [(name, "..." if name == "secret" and value else value) for name, value in super().__rich_repr__()]
+
+
+def default_keys() -> list[Key]:
+    return [Key(algorithm="HS256", kid="dev", secret_file="certs/token-secret")]  # noqa: S106 - a path
 
 
 class JWKS(Table, frozen=True):
@@ -166,7 +178,7 @@ class Auth(Table, frozen=True):
     ] = items("self")
     cache_tokens: Annotated[Count, about("Verified tokens remembered (by SHA-256) until they expire.")] = 10000
     keys: Annotated[list[Key], about("Keys that tokens may be signed with, one table [[auth.keys]] each.")] = (
-        msgspec.field(default_factory=lambda: [Key(algorithm="HS256", kid="dev", secret_file=DEV_SECRET)])
+        msgspec.field(default_factory=default_keys)
     )
     jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
     claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
@@ -185,10 +197,7 @@ class Limits(Table, frozen=True):
     handshakes_burst: Annotated[Count, about("New connections one address may open at once.")] = 200
     pending_handshakes: Annotated[
         Count,
-        about(
-            "Connections that are not yet through TLS, request head and authentication; further ones wait in the "
-            "kernel."
-        ),
+        about("Connections not yet through TLS, request head and authentication; further ones wait in the kernel."),
     ] = 1000
     head_bytes: Annotated[int, about("Largest request head, bytes; beyond it 431.", ge=256)] = 8192
     head_fields: Annotated[int, about("Most header fields in a request head; beyond it 431.", ge=8)] = 64
@@ -267,8 +276,7 @@ class Outbox(Table, frozen=True):
     unsent_bytes: Annotated[
         int,
         about(
-            "Bytes the kernel may hold unsent below us (TCP_NOTSENT_LOWAT); more cannot be overtaken by urgent "
-            "messages.",
+            "Bytes the kernel may hold unsent below us (TCP_NOTSENT_LOWAT): no urgent message overtakes these.",
             ge=4096,
         ),
     ] = 16384
@@ -386,3 +394,6 @@ class Config(Table, frozen=True):
         ),
     ] = msgspec.field(default_factory=default_plugins)
     logging: Logging = default(Logging)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # plugins by name: which of their settings are secret?
+        return [(name, list(value) if name == "plugins" else value) for name, value in super().__rich_repr__()]
