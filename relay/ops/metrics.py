@@ -1,0 +1,265 @@
+"""Metrics in Prometheus' text format, made from plain integers when somebody asks.
+
+Not here: counting (counters.Counters) and serving (net/routes). The one rule: TABLE is the only list of metrics; the
+docs are compared with it, and a label's values come from closed sets, never from clients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from relay import __version__
+from relay.counters import Counters
+
+PREFIX: Final = "relay_"
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Gauges:
+    """What is not counted but looked at: handed in by whoever serves the metrics. None and empty: not shown.
+
+    Times are Unix seconds, sizes bytes, `loop_lag` the longest recent delay of the event loop in seconds.
+    """
+
+    rooms: int | None = None
+    members: int | None = None
+    published: int | None = None
+    delivered: int | None = None
+    connections_by_protocol: Mapping[str, int] = field(default_factory=dict)
+    outbox_bytes: int | None = None
+    certificate_expiry: Mapping[str, float] = field(default_factory=dict)
+    started_at: float | None = None
+    loop_lag: float | None = None
+    ready: bool | None = None
+    log_lines_lost: int | None = None
+
+
+Values = Iterable[tuple[tuple[str, ...], float]]
+
+
+@dataclass(slots=True, frozen=True)
+class Entry:
+    """One metric: its name without the prefix (and, as Prometheus wants it, a counter's without `_total`)."""
+
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+    read: Callable[[Counters, Gauges], Values]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def exposed(self) -> str:
+        """The name one asks Prometheus for."""
+        return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
+
+    def family(self, counters: Counters, gauges: Gauges) -> Metric | None:
+        values = list(self.read(counters, gauges))
+        if not values and not self.labels:
+            return None
+        make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        family = make(PREFIX + self.name, self.help, labels=self.labels)
+        for labels, value in values:
+            family.add_metric(labels, value)
+        return family
+
+
+def _one(value: float | None) -> Values:
+    return () if value is None else (((), float(value)),)
+
+
+def _each(table: Mapping[str, float] | Mapping[int, int] | Mapping[str, int]) -> Values:
+    return [((str(label),), value) for label, value in sorted(table.items())]
+
+
+def _pairs(table: Mapping[tuple[str, str], int]) -> Values:
+    return [(labels, value) for labels, value in sorted(table.items())]
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
+    """Memory of this process that is in RAM, bytes; None where /proc does not tell."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def open_descriptors(folder: Path = Path("/proc/self/fd")) -> int | None:
+    """File descriptors of this process, the one that lists them not counted; None where /proc does not tell."""
+    try:
+        return len(os.listdir(folder)) - 1
+    except OSError:
+        return None
+
+
+TABLE: Final = (
+    Entry("build_info", "gauge", "Always 1, with the version.", lambda c, g: [((__version__,), 1)], ("version",)),
+    Entry("start_time_seconds", "gauge", "When the process started, Unix time.", lambda c, g: _one(g.started_at)),
+    Entry("ready", "gauge", "1: takes new connections; 0: starting or draining.", lambda c, g: _one(g.ready)),
+    # Connections.
+    Entry("tcp_connections_accepted", "counter", "TCP connections accepted.", lambda c, g: _one(c.accepted)),
+    Entry(
+        "pending_handshakes",
+        "gauge",
+        "Connections not yet through TLS, request head and authentication.",
+        lambda c, g: _one(c.pending),
+    ),
+    Entry("tls_failures", "counter", "Failed TLS handshakes, by kind.", lambda c, g: _each(c.tls_failures), ("kind",)),
+    Entry(
+        "http_requests",
+        "counter",
+        "HTTP requests answered, by status; WebSocket handshakes are not among them.",
+        lambda c, g: _each(c.http_requests),
+        ("status",),
+    ),
+    Entry("handshakes", "counter", "WebSocket handshakes accepted.", lambda c, g: _one(c.handshakes)),
+    Entry(
+        "handshakes_rejected",
+        "counter",
+        "WebSocket handshakes refused, by code.",
+        lambda c, g: _each(c.rejected),
+        ("code",),
+    ),
+    Entry("connections", "gauge", "WebSocket connections now.", lambda c, g: _one(c.connections)),
+    Entry(
+        "protocol_connections",
+        "gauge",
+        "WebSocket connections now, by protocol.",
+        lambda c, g: _each(g.connections_by_protocol),
+        ("protocol",),
+    ),
+    Entry(
+        "connections_closed",
+        "counter",
+        "WebSocket connections ended, by close code; 1006: lost without a close frame.",
+        lambda c, g: _each(c.closed),
+        ("code",),
+    ),
+    Entry("connections_dead", "counter", "Connections found dead by the heartbeat.", lambda c, g: _one(c.dead)),
+    # Traffic.
+    Entry("messages_received", "counter", "Messages from clients.", lambda c, g: _one(c.messages_in)),
+    Entry("control_frames_received", "counter", "Control frames from clients.", lambda c, g: _one(c.control_in)),
+    Entry("received_bytes", "counter", "Bytes from clients, without TLS.", lambda c, g: _one(c.bytes_in)),
+    Entry("sent_bytes", "counter", "Bytes to clients, without TLS.", lambda c, g: _one(c.bytes_out)),
+    Entry(
+        "writes",
+        "counter",
+        "Writes to sockets; messages delivered per write tell how much is sent together.",
+        lambda c, g: _one(c.writes),
+    ),
+    Entry(
+        "reads_put_off",
+        "counter",
+        "Times reading from a connection was put off because of its rates.",
+        lambda c, g: _one(c.slowed),
+    ),
+    Entry(
+        "requests_refused",
+        "counter",
+        "Requests refused on live connections, by code.",
+        lambda c, g: _each(c.refused),
+        ("code",),
+    ),
+    Entry(
+        "messages_dropped",
+        "counter",
+        "Messages that a client did not get, by channel and reason.",
+        lambda c, g: _pairs(c.dropped),
+        ("channel", "reason"),
+    ),
+    # Rooms.
+    Entry("rooms", "gauge", "Open rooms on this node.", lambda c, g: _one(g.rooms)),
+    Entry("memberships", "gauge", "Connections in rooms; one in two rooms counts twice.", lambda c, g: _one(g.members)),
+    Entry("messages_published", "counter", "Messages published on this node.", lambda c, g: _one(g.published)),
+    Entry(
+        "messages_delivered",
+        "counter",
+        "Messages put into outboxes, one for each receiver.",
+        lambda c, g: _one(g.delivered),
+    ),
+    Entry("outbox_bytes", "gauge", "Bytes waiting for clients in this process.", lambda c, g: _one(g.outbox_bytes)),
+    # Plugins.
+    Entry(
+        "plugin_failures",
+        "counter",
+        "Exceptions out of plugin hooks, by plugin.",
+        lambda c, g: _each(c.plugin_failures),
+        ("plugin",),
+    ),
+    Entry(
+        "plugin_refusals",
+        "counter",
+        "Requests that plugins refused, by plugin.",
+        lambda c, g: _each(c.plugin_refusals),
+        ("plugin",),
+    ),
+    Entry(
+        "plugin_stalls",
+        "counter",
+        "Synchronous hooks that held the event loop beyond supervision.stall, by plugin.",
+        lambda c, g: _each(c.plugin_stalls),
+        ("plugin",),
+    ),
+    # The process.
+    Entry(
+        "config_reloads",
+        "counter",
+        "Reloads of the configuration, by outcome: ok or failed.",
+        lambda c, g: _each(c.reloads),
+        ("outcome",),
+    ),
+    Entry(
+        "certificate_expiry_seconds",
+        "gauge",
+        "When a certificate ends, Unix time, by its file.",
+        lambda c, g: _each(g.certificate_expiry),
+        ("certificate",),
+    ),
+    Entry(
+        "event_loop_lag_seconds",
+        "gauge",
+        "Longest recent delay of the event loop.",
+        lambda c, g: _one(g.loop_lag),
+    ),
+    Entry(
+        "log_lines_lost",
+        "counter",
+        "Log lines that could not be written.",
+        lambda c, g: _one(g.log_lines_lost),
+    ),
+    Entry("resident_memory_bytes", "gauge", "Memory of the process in RAM.", lambda c, g: _one(resident_bytes())),
+    Entry("open_descriptors", "gauge", "File descriptors of the process.", lambda c, g: _one(open_descriptors())),
+)
+
+
+class _Snapshot(Collector):
+    """What prometheus_client asks for all metrics; made anew for each exposition, and registered nowhere."""
+
+    def __init__(self, counters: Counters, gauges: Gauges) -> None:
+        self.counters = counters
+        self.gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        for entry in TABLE:
+            family = entry.family(self.counters, self.gauges)
+            if family is not None:
+                yield family
+
+
+def exposition(counters: Counters, gauges: Gauges, *, accept: str = "") -> tuple[str, bytes]:
+    """The answer to GET /metrics: (content type, body).
+
+    `accept` is the request's Accept header: OpenMetrics if it is named there at all, else Prometheus' text format.
+    """
+    snapshot = _Snapshot(counters, gauges)
+    if "application/openmetrics-text" in accept.lower():
+        return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(snapshot)  # type: ignore[no-untyped-call]
+    return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(snapshot)
