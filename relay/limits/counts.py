@@ -1,0 +1,144 @@
+"""How many at once, per key; and what one network address may do.
+
+Not here: sockets, and the process-wide limit. The one rule: what nobody uses is not stored; after everyone has left,
+the tables are empty.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from relay.config import schema
+from relay.errors import Rejected
+from relay.limits.buckets import Bucket, Rate
+
+MAX_ADDRESSES: Final = 65536
+"""Handshake buckets kept at most; beyond it the oldest are forgotten, which costs nobody a connection."""
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
+_FEW: Final = 1024
+
+
+class Counts:
+    """How many of each key are inside, never more than `limit` (0: any number)."""
+
+    __slots__ = ("_inside", "limit", "total")
+
+    def __init__(self, limit: int) -> None:
+        self.limit: Final = limit
+        self.total = 0
+        self._inside: dict[str, int] = {}
+
+    def enter(self, key: str) -> bool:
+        """One more, unless that is too many. Whoever got True owes one `leave`."""
+        count = self._inside.get(key, 0)
+        if self.limit and count >= self.limit:
+            return False
+        self._inside[key] = count + 1
+        self.total += 1
+        return True
+
+    def leave(self, key: str) -> None:
+        """One less. Raises KeyError when nobody is inside, because then somebody left twice."""
+        count = self._inside[key]
+        if count == 1:
+            del self._inside[key]
+        else:
+            self._inside[key] = count - 1
+        self.total -= 1
+
+    def count(self, key: str) -> int:
+        return self._inside.get(key, 0)
+
+    def __len__(self) -> int:
+        """Keys with anybody inside."""
+        return len(self._inside)
+
+
+class AddressLimits:
+    """Connections of one address, and how fast it opens new ones.
+
+    An address is an IPv4 address or an IPv6 /64 network, which is what one subscriber gets.
+    """
+
+    def __init__(self, limits: schema.Limits) -> None:
+        self._counts: Final = Counts(limits.connections_per_address)
+        self._rate: Final = Rate(limits.handshakes_per_address, limits.handshakes_burst)
+        self._buckets: dict[str, Bucket] = {}
+        self._prune_at = _FEW
+
+    def enter(self, address: str, now: float) -> str:
+        """Let one connection in. Returns its key, which `leave` wants back.
+
+        Raises Rejected 429 `too_many_handshakes` or `too_many_connections`, with `retry_after` in seconds. The second
+        spends of the rate all the same: an address that is full may not knock without end either.
+        """
+        key = address_key(address)
+        if self._rate.per_second:
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                bucket = self._new_bucket(key, now)
+            wait = bucket.try_take(now)
+            if wait:
+                raise Rejected(
+                    429,
+                    "too_many_handshakes",
+                    "your address opens connections too fast",
+                    retry_after=wait,
+                    setting="limits.handshakes_per_address",
+                )
+        if not self._counts.enter(key):
+            raise Rejected(
+                429,
+                "too_many_connections",
+                "your address has as many connections as it may have",
+                retry_after=10.0,
+                setting="limits.connections_per_address",
+            )
+        return key
+
+    def leave(self, key: str) -> None:
+        """The connection that `enter` gave this key is gone. Raises KeyError when it was not inside."""
+        self._counts.leave(key)
+
+    def prune(self, now: float) -> None:
+        """Forget the addresses that have their whole burst again. Done by itself as the table grows."""
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_full(now)}
+
+    @property
+    def connections(self) -> int:
+        return self._counts.total
+
+    def __len__(self) -> int:
+        """Addresses remembered, for whatever reason, at most; what memory grows with."""
+        return len(self._counts) + len(self._buckets)
+
+    def _new_bucket(self, key: str, now: float) -> Bucket:
+        if len(self._buckets) >= self._prune_at:
+            self.prune(now)
+            # Twice what had to stay: each entry is looked at a bounded number of times, however many come.
+            self._prune_at = min(max(_FEW, 2 * len(self._buckets)), MAX_ADDRESSES)
+            if len(self._buckets) >= MAX_ADDRESSES:
+                del self._buckets[next(iter(self._buckets))]
+        bucket = self._buckets[key] = Bucket(self._rate)
+        return bucket
+
+
+def address_key(address: str) -> str:
+    """What an address counts as: itself for IPv4, its /64 network for IPv6; IPv4 within IPv6 is IPv4.
+
+    What is no IP address (the name of a Unix socket) stands for itself.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    if ip in _NAT64:
+        return str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
+    network = ipaddress.IPv6Address(int(ip) >> 64 << 64)
+    return f"{network}%{ip.scope_id}/64" if ip.scope_id else f"{network}/64"
