@@ -1,0 +1,218 @@
+"""Reading the configuration: file, environment and command line become one `Config`, or a list of all that is wrong.
+
+Not here: what can be set (schema), what fits (validate, rules). The one rule: every value knows where it was set, so
+that each problem names a file and line, or a variable.
+
+Precedence: --set, then environment, then file, then default.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from relay.config import rules
+from relay.config.overrides import Overlay, gather
+from relay.config.positions import Path as KeyPath
+from relay.config.positions import join_key, positions
+from relay.config.schema import Config, Key, PluginTable, default_channels, default_plugins
+from relay.config.validate import BAD, Validator, root
+from relay.errors import ConfigError, ConfigProblem
+
+DEFAULT: Final = "default"
+MAX_SECRET_BYTES: Final = 65536
+
+SYNTAX_HINTS: Final = {
+    "Invalid value": 'text needs quotes: key = "value"',
+    "Cannot overwrite a value": "this key is there twice",
+    "Cannot declare": "this table is there twice",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LoadedConfig:
+    """A checked configuration, and where it came from.
+
+    `plugin_tables` has for each plugin table, in the order of the file, the keys common to all plugins and the plugin's
+    own settings, which only the plugin can check. `base` is the directory that relative paths are relative to.
+    """
+
+    config: Config
+    path: Path | None
+    base: Path
+    plugin_tables: dict[str, tuple[PluginTable, dict[str, Any]]]
+    origins: Mapping[str, str]
+
+    def where(self, key: str) -> str:
+        """Where a key such as `auth.keys[0].kid` was set: "config.toml:12", "environment RELAY__...", "--set", "default"."""
+        return self.origins.get(key, DEFAULT)
+
+    def resolve(self, path: str) -> Path:
+        """A path of the configuration as one that can be opened: relative ones start at the file's directory."""
+        return self.base / path
+
+    def __repr__(self) -> str:
+        return f"<LoadedConfig {self.path or DEFAULT}>"  # never the settings: some are secrets
+
+
+def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[tuple[str, str]] = ()) -> LoadedConfig:
+    """The configuration of a file, or of the defaults alone (`path` None), with environment and `overrides` over it.
+
+    `overrides` are (dotted key, value as text). Raises ConfigError with all problems found; no file but `path` is read.
+    """
+    document, origins = read_file(path) if path else ({}, {})
+    if document.get("plugins", {}) == {}:
+        document["plugins"] = default_plugins()
+    overlay = Overlay(document, origins)
+    validator = Validator(lambda key: origin_of(key, origins, path))
+    for override in gather(environ, overrides):
+        problem = override if isinstance(override, ConfigProblem) else overlay.apply(override)
+        if problem:
+            validator.problems.append(problem)
+    fill_channels(document)
+    fitting = validator.fit(document, root())
+    if validator.problems or fitting is BAD:
+        raise ConfigError(sorted(validator.problems, key=line_of))
+    config = msgspec.convert(fitting, Config)
+    return LoadedConfig(
+        config=config,
+        path=path,
+        base=path.absolute().parent if path else Path.cwd(),
+        plugin_tables={name: split_table(table) for name, table in config.plugins.items()},
+        origins={join_key(key): where for key, where in origins.items()},
+    )
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The document in a TOML file, and where each key stands. Raises ConfigError."""
+    line = 0
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        document = tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        what, hint = str(error), ""
+        match error:
+            case OSError():
+                what = f"cannot be read: {error.strerror or error}"
+            case UnicodeDecodeError():
+                line = data.count(b"\n", 0, error.start) + 1
+                what = "is not UTF-8"
+            case RecursionError():
+                what = "is nested too deeply"
+            case tomllib.TOMLDecodeError():
+                found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", what)
+                if found:
+                    line = int(found[1] or text.count("\n") + 1)
+                    what = what[: found.start()]
+                hint = next((hint for start, hint in SYNTAX_HINTS.items() if what.startswith(start)), "")
+            case _:
+                what = "a number has too many digits"  # the only other ValueError: Python's bound on int()
+        raise ConfigError([ConfigProblem(f"{path}:{line}" if line else str(path), "TOML", what, hint)]) from None
+    return document, {key: f"{path}:{line}" for key, line in positions(text).items()}
+
+
+def origin_of(key: KeyPath, origins: Mapping[KeyPath, str], path: Path | None) -> str:
+    """Where a key was set, or the nearest table around it."""
+    while key and key not in origins:
+        key = key[:-1]
+    return origins.get(key, str(path) if path else DEFAULT)
+
+
+def line_of(problem: ConfigProblem) -> int:
+    """To sort by: the line in the file; what is set elsewhere comes last."""
+    found = re.search(r":(\d+)$", problem.where)
+    return int(found[1]) if found else sys.maxsize
+
+
+def fill_channels(document: dict[str, Any]) -> None:
+    """Merge the channels that always exist under those of the document."""
+    channels = document.setdefault("channels", {})
+    if not isinstance(channels, dict):
+        return
+    merged: dict[str, Any] = msgspec.to_builtins(default_channels())
+    for name, table in channels.items():
+        merged[name] = {**merged.get(name, {}), **table} if isinstance(table, dict) else table
+    document["channels"] = merged
+
+
+def split_table(table: dict[str, Any]) -> tuple[PluginTable, dict[str, Any]]:
+    """The common keys of a plugin table, and the plugin's own."""
+    common = {key: value for key, value in table.items() if key in PluginTable.__struct_fields__}
+    return msgspec.convert(common, PluginTable), {key: value for key, value in table.items() if key not in common}
+
+
+def check_files(loaded: LoadedConfig) -> list[ConfigProblem]:
+    """What is wrong with the files that the configuration names: missing, unreadable or empty ones."""
+    config, problems = loaded.config, list[ConfigProblem]()
+    development = "`relay certs dev` makes a pair for development"
+    files: list[tuple[str, str, str]] = []
+    if not config.server.insecure_plaintext:
+        files += [("tls.certificate", config.tls.certificate, development), ("tls.key", config.tls.key, development)]
+        for index, pair in enumerate(config.tls.sni):
+            files += [(f"tls.sni[{index}].certificate", pair.certificate, ""), (f"tls.sni[{index}].key", pair.key, "")]
+    if config.auth.jwks.file:
+        files.append(("auth.jwks.file", config.auth.jwks.file, ""))
+    if config.auth.jwks.ca_file:
+        files.append(("auth.jwks.ca_file", config.auth.jwks.ca_file, ""))
+    for index, key in enumerate(config.auth.keys):
+        if key.public_key_file:
+            files.append((f"auth.keys[{index}].public_key_file", key.public_key_file, ""))
+        elif key.secret_file:
+            try:
+                read_secret(loaded, key)
+            except ConfigError as error:
+                problems += error.problems
+    for name, text, hint in files:
+        try:
+            if not read_start(loaded.resolve(text)):
+                problems.append(ConfigProblem(loaded.where(name), name, f"{loaded.resolve(text)} is empty"))
+        except (OSError, ValueError) as error:
+            problems.append(unreadable(loaded, name, text, error, hint))
+    return problems
+
+
+def read_secret(loaded: LoadedConfig, key: Key) -> bytes:
+    """The secret of an HMAC key, from the setting or from its file, without one newline at the end of that.
+
+    Raises ConfigError where the file cannot be read, or holds nothing or too little (RFC 7518 section 3.2).
+    """
+    if key.secret:
+        return key.secret.encode()
+    index = next((index for index, each in enumerate(loaded.config.auth.keys) if each is key), None)
+    name = "auth.keys" + ("" if index is None else f"[{index}].secret_file")
+    try:
+        secret = read_start(loaded.resolve(key.secret_file))
+    except (OSError, ValueError) as error:
+        raise ConfigError([unreadable(loaded, name, key.secret_file, error)]) from None
+    if secret.endswith(b"\n"):  # editors and `echo` put it there
+        secret = secret[:-1].removesuffix(b"\r")
+    if not secret:
+        what = f"{loaded.resolve(key.secret_file)} is empty"
+    elif rules.short(key.algorithm, secret):
+        what = rules.too_short(key.algorithm)
+    elif len(secret) >= MAX_SECRET_BYTES:
+        what = f"{loaded.resolve(key.secret_file)} is too long for a secret"
+    else:
+        return secret
+    raise ConfigError([ConfigProblem(loaded.where(name), name, what)])
+
+
+def read_start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_SECRET_BYTES)
+
+
+def unreadable(loaded: LoadedConfig, name: str, text: str, error: Exception, hint: str = "") -> ConfigProblem:
+    if not text:
+        return ConfigProblem(loaded.where(name), name, "names no file", hint)
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    hint = hint if isinstance(error, FileNotFoundError) else ""
+    return ConfigProblem(loaded.where(name), name, f"{loaded.resolve(text)} cannot be read: {why}", hint)

@@ -1,0 +1,162 @@
+"""Which settings cannot be together, although each is right alone, and which texts mean something.
+
+Not here: types and bounds (validate), and whether files exist (loader). The one rule: a rule sees one table and yields
+(path below it, what is wrong, hint); it repeats no text of the configuration that could be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from relay.config.address import parse_listen
+from relay.config.positions import Path
+from relay.config.schema import JWKS, Auth, Config, Internal, Key, Limits, PluginTable, Server
+from relay.config.suggest import did_you_mean
+
+Fault: TypeAlias = tuple[Path, str, str]
+
+SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""Least length of an HMAC secret: that of the hash (RFC 7518 section 3.2)."""
+
+# What an origin may look like at all (RFC 6454 section 6.2); the usual slip is a slash at its end.
+ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
+SECRET_SOURCES: Final = ("secret", "secret_file")
+PUBLIC_SOURCES: Final = ("public_key", "public_key_file")
+
+
+def server(table: Server) -> Iterator[Fault]:
+    if not table.listen:
+        yield ("listen",), "needs at least one address", "':8443' is every address"
+    yield from addresses(table.listen)
+
+
+def internal(table: Internal) -> Iterator[Fault]:
+    yield from addresses(table.listen)
+
+
+def addresses(texts: list[str]) -> Iterator[Fault]:
+    for index, text in enumerate(texts):
+        try:
+            parse_listen(text)
+        except ValueError as error:
+            yield ("listen", index), str(error), ""
+    yield from twice("listen", texts)
+
+
+def twice(key: str, texts: list[str]) -> Iterator[Fault]:
+    if any(count > 1 for count in Counter(texts).values()):
+        yield (key,), "names the same one twice", ""
+
+
+def key(table: Key) -> Iterator[Fault]:
+    hmac = table.algorithm in SECRET_BYTES
+    given = [name for name in (*SECRET_SOURCES, *PUBLIC_SOURCES) if getattr(table, name)]
+    right, wrong = (SECRET_SOURCES, PUBLIC_SOURCES) if hmac else (PUBLIC_SOURCES, SECRET_SOURCES)
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "has no key"
+        yield (), what, f"exactly one of {' and '.join(right)}"
+    elif given[0] in wrong:
+        # The classic confusion: a public key, which everybody has, taken for an HMAC secret (RFC 8725 section 2.1).
+        what = f"{table.algorithm} is {'an HMAC' if hmac else 'a public-key'} algorithm and cannot go with {given[0]}"
+        yield (given[0],), what, f"set {' or '.join(right)}"
+    elif table.secret and short(table.algorithm, table.secret.encode()):
+        yield ("secret",), too_short(table.algorithm), ""
+    elif "PRIVATE KEY" in table.public_key:
+        yield ("public_key",), "is a private key", "the relay only checks tokens: give it the public one"
+    elif table.public_key and "-----BEGIN" not in table.public_key:
+        yield ("public_key",), "is not PEM text", "for the path of a file use public_key_file"
+
+
+def short(algorithm: str, secret: bytes) -> bool:
+    return len(secret) < SECRET_BYTES.get(algorithm, 0)
+
+
+def too_short(algorithm: str) -> str:
+    return f"the secret is too short: {algorithm} needs at least {SECRET_BYTES[algorithm]} bytes (RFC 7518 section 3.2)"
+
+
+def jwks(table: JWKS) -> Iterator[Fault]:
+    if not table.url:
+        return
+    try:
+        url = urlsplit(table.url)
+        good = url.scheme == "https" and bool(url.hostname) and url.port != 0 and not re.search(r"\s", table.url)
+    except ValueError:
+        good = False
+    if not good:
+        yield ("url",), "must be an https URL", "who can change the keys on their way can sign any token"
+
+
+def auth(table: Auth) -> Iterator[Fault]:
+    if not (table.keys or table.jwks.file or table.jwks.url):
+        yield (
+            ("keys",),
+            "no key to check tokens with: nobody could connect",
+            "add an [[auth.keys]] table or set auth.jwks",
+        )
+    for index, origin in enumerate(table.allowed_origins):
+        if origin not in ("self", "*", "null") and not ORIGIN.fullmatch(origin):
+            yield (
+                ("allowed_origins", index),
+                "not an origin",
+                "like https://app.example, without a path or a slash at the end",
+            )
+
+
+def limits(table: Limits) -> Iterator[Fault]:
+    for rate, burst in (
+        ("handshakes_per_address", "handshakes_burst"),
+        ("control_frames", "control_frames_burst"),
+        ("messages_per_second", "messages_burst"),
+        ("bytes_per_second", "bytes_burst"),
+    ):
+        if getattr(table, rate) and not getattr(table, burst):
+            yield (
+                (burst,),
+                f"0 lets nothing through while limits.{rate} is set",
+                f"limits.{rate} = 0 switches the rate off",
+            )
+    if table.bytes_per_second and 0 < table.bytes_burst < table.message_bytes:
+        yield ("bytes_burst",), "is less than limits.message_bytes: such a message could never pass", ""
+
+
+def plugin(table: PluginTable) -> Iterator[Fault]:
+    patterns = [table.rooms] if isinstance(table.rooms, str) else table.rooms
+    if not patterns or not all(patterns):
+        yield ("rooms",), "needs at least one pattern, and none may be empty", ""
+    yield from twice("rooms", patterns)
+
+
+def config(whole: Config) -> Iterator[Fault]:
+    if "control" in whole.channels and whole.channels["control"].priority != "strict":
+        yield ("channels", "control", "priority"), "must be strict: answers, pings and `bye` travel in it", ""
+    for name, table in whole.plugins.items():
+        channel = table.get("channel", "default")
+        if channel == "control":
+            yield ("plugins", name, "channel"), "control is the relay's own channel", "`urgent` goes before the others"
+        else:
+            yield from known(("plugins", name, "channel"), channel, whole.channels)
+    for index, channel in enumerate(whole.auth.default_grants.channels):
+        if "*" not in channel:
+            yield from known(("auth", "default_grants", "channels", index), channel, whole.channels)
+
+
+def known(path: Path, channel: str, channels: Iterable[str]) -> Iterator[Fault]:
+    if channel not in channels:
+        yield path, "no such channel", did_you_mean(channel, channels) or f"there are {', '.join(channels)}"
+
+
+RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
+    Server: server,
+    Internal: internal,
+    Key: key,
+    JWKS: jwks,
+    Auth: auth,
+    Limits: limits,
+    PluginTable: plugin,
+    Config: config,
+}
