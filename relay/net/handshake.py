@@ -1,0 +1,204 @@
+"""The upgrade from HTTP to WebSocket: RFC 6455 section 4.2, taken literally.
+
+Not here: whether the token is good (auth), which origins may come (origins), what compression is agreed on. The one
+rule: whatever the client sent, the outcome is an `Upgrade` or `Rejected`, never another exception, and what passed was
+a request that any strict proxy in front has read the same way.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from relay.errors import Rejected
+from relay.net.head import Headers, Request, malformed
+
+__all__ = ["Upgrade", "accept_response", "check_upgrade", "choose_subprotocol", "find_token", "is_upgrade"]
+
+BEARER: Final = "bearer."
+"""Prefix of the subprotocol entry that carries a token: a browser's WebSocket can send no other header of its own."""
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_VERSION: Final = "13"
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_B64TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 section 2.1
+_VISIBLE: Final = re.compile(r"[\t -~]*")
+
+
+class Upgrade:
+    """A request that may become a WebSocket.
+
+    `subprotocols`: those offered, in the client's order, without the one that carries a token. `token`: as sent, not
+    verified; None if there was none. `origin`: as sent, None outside browsers. `extensions`: the lines of
+    Sec-WebSocket-Extensions as sent, ASCII, grammar not checked. `carrier`: the subprotocol entry that carries a token.
+    """
+
+    __slots__ = ("carrier", "extensions", "key", "origin", "subprotocols", "token")
+
+    def __init__(
+        self,
+        key: str,
+        subprotocols: list[str],
+        token: str | None,
+        origin: str | None,
+        extensions: list[str],
+        *,
+        carrier: str | None = None,
+    ) -> None:
+        self.carrier = carrier
+        self.key = key
+        self.subprotocols = subprotocols
+        self.token = token
+        self.origin = origin
+        self.extensions = extensions
+
+    def __repr__(self) -> str:
+        return f"<Upgrade subprotocols={self.subprotocols} origin={self.origin!r}>"  # never the token
+
+
+def is_upgrade(request: Request) -> bool:
+    """Whether the client wants a WebSocket, however badly it says so.
+
+    Another protocol (`Upgrade: h2c`) is ignored, as RFC 9110 section 7.8 allows: the request is plain HTTP then.
+    """
+    wanted = any(item.lower() == "websocket" for item in request.headers.elements("upgrade"))
+    return wanted or "sec-websocket-key" in request.headers
+
+
+def check_upgrade(request: Request, *, token_in_query: bool = False) -> Upgrade:
+    """Check every requirement of RFC 6455 section 4.2.1; take the token, the origin and the offers out.
+
+    `token_in_query` is the setting auth.token_in_query. Raises Rejected: 400, 405 (method), 426 (version), 505
+    (HTTP/1.0), and 401 for a token in the query when that is switched off.
+    """
+    headers = request.headers
+    if request.method != "GET":
+        raise Rejected(405, "method_not_allowed", "a WebSocket begins with GET", headers=(("Allow", "GET"),))
+    if request.http_version != "1.1":
+        raise Rejected(505, "http_version", "a WebSocket needs HTTP/1.1")
+    if len(headers.getlist("host")) != 1 or not request.host:
+        raise malformed("exactly one Host is required")
+    if "transfer-encoding" in headers or (headers.get("content-length") or "0").strip("0"):
+        raise malformed("a WebSocket request has no body")
+    if not any(item.lower() == "websocket" for item in headers.elements("upgrade")):
+        raise malformed("Upgrade does not say websocket")
+    if not any(item.lower() == "upgrade" for item in headers.elements("connection")):
+        raise malformed("Connection does not say upgrade")
+    versions = headers.getlist("sec-websocket-version")
+    if versions != [_VERSION]:
+        raise Rejected(
+            426,
+            "websocket_version",
+            f"this server speaks WebSocket version {_VERSION}",
+            headers=(("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade")),
+        )
+    key = _single(headers, "sec-websocket-key")
+    if key is None or not _is_key(key):
+        raise malformed("Sec-WebSocket-Key is not 16 bytes in base64")
+    extensions = headers.getlist("sec-websocket-extensions")
+    if not all(map(_VISIBLE.fullmatch, extensions)):
+        raise malformed("Sec-WebSocket-Extensions is not ASCII")
+    subprotocols = headers.elements("sec-websocket-protocol")
+    if not all(map(_TOKEN.fullmatch, subprotocols)) or len(set(subprotocols)) != len(subprotocols):
+        raise malformed("Sec-WebSocket-Protocol is not a list of different tokens")
+    return Upgrade(
+        key,
+        [item for item in subprotocols if not item.startswith(BEARER)],
+        find_token(request, token_in_query=token_in_query),
+        _single(headers, "origin"),
+        extensions,
+        carrier=next((item for item in subprotocols if item.startswith(BEARER)), None),
+    )
+
+
+def find_token(request: Request, *, token_in_query: bool = False) -> str | None:
+    """The client's token, not verified: from Authorization, else a subprotocol `bearer.TOKEN`, else from `?token=`.
+
+    None when there is none; credentials of another scheme (a browser repeats Basic ones by itself) are not ours. What
+    is returned is ASCII. Raises Rejected: 400 for a malformed token, 401 for one in the query when auth.token_in_query
+    is off.
+    """
+    scheme, _, credentials = (_single(request.headers, "authorization") or "").partition(" ")
+    if scheme.lower() == "bearer":
+        return _checked(credentials.strip(" "), "Authorization")
+    carried = [item for item in request.headers.elements("sec-websocket-protocol") if item.startswith(BEARER)]
+    if len(carried) > 1:
+        raise malformed("more than one token in Sec-WebSocket-Protocol")
+    if carried:
+        return _checked(carried[0].removeprefix(BEARER), "Sec-WebSocket-Protocol")
+    token = request.parameter("token")
+    if token is None:
+        return None
+    if not token_in_query:
+        raise Rejected(401, "unauthorized", "a token in the query is not accepted here", setting="auth.token_in_query")
+    return _checked(token, "the query")
+
+
+def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
+    """The first one offered that we support; None when none was offered (plain mode).
+
+    Raises Rejected(400) when all are unknown: a client that needs one would close at once (RFC 6455 section 4.1),
+    without learning why.
+    """
+    for item in offered:
+        if item in supported:
+            return item
+    if offered:
+        raise Rejected(
+            400, "unknown_subprotocol", f"no subprotocol offered is known; known are: {', '.join(supported)}"
+        )
+    return None
+
+
+def accept_response(upgrade: Upgrade, subprotocol: str | None, extension: str | None = None) -> bytes:
+    """The 101 (RFC 6455 section 4.2.2). `extension` is the answer to the client's offer, such as `permessage-deflate`.
+
+    A browser that offered something fails the connection unless one of its offers is named. So where the token's entry
+    was all it offered (plain mode), that entry is the answer: it goes back to the one who sent it, and to nobody else.
+    Raises ValueError for a subprotocol that was not offered: the client would fail the connection.
+    """
+    if subprotocol is not None and subprotocol not in upgrade.subprotocols:
+        raise ValueError(f"subprotocol {subprotocol!r} was not offered")
+    if subprotocol is None and not upgrade.subprotocols:
+        subprotocol = upgrade.carrier
+    digest = hashlib.sha1(upgrade.key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    lines = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode('ascii')}",
+    ]
+    if subprotocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    if extension is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {extension}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    """A field that may stand once, visible ASCII; None when absent."""
+    values = headers.getlist(name)
+    if len(values) > 1:
+        raise malformed(f"more than one {name} header")
+    if values and not _VISIBLE.fullmatch(values[0]):
+        raise malformed(f"the {name} header is not ASCII")
+    return values[0] if values else None
+
+
+def _is_key(key: str) -> bool:
+    """16 bytes in base64, in the one spelling an encoder makes (RFC 4648 section 3.5)."""
+    try:
+        nonce = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(nonce) == 16 and base64.b64encode(nonce).decode("ascii") == key
+
+
+def _checked(token: str, where: str) -> str:
+    if not _B64TOKEN.fullmatch(token):
+        raise malformed(f"the token in {where} is malformed")
+    return token
