@@ -4,9 +4,10 @@
         def on_message(self, room: Room, sender: Peer, message: Message) -> None:
             room.broadcast(message, sender=sender)
 
-Hooks may be sync or async. A sync hook runs inline and must be quick: while it runs, nobody is served. An async hook may wait; it
-runs on the connection's own work queue, under a deadline. Refuse with `raise Refused("code", "why")`: the sender is told, nobody is
-disconnected. Any other exception is the plugin's bug: logged, counted, the sender told "internal".
+Hooks may be sync or async. A sync hook runs inline and must be quick: while it runs, nobody is served. An async hook
+may wait; it runs on the connection's own work queue, under a deadline. Refuse with `raise Refused("code", "why")`: the
+sender is told, nobody is disconnected. Any other exception is the plugin's bug: logged, counted, the sender told
+"internal".
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ API_VERSION = 1
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of a plugin's own settings: the keys of its table in config.toml beside the common ones, checked at start."""
+    """Base of a plugin's own settings: the keys of its table beside the common ones, checked at start."""
 
 
 class NoSettings(Settings, frozen=True):
@@ -59,10 +60,17 @@ class Relay(Protocol):
         """All open rooms of this plugin on this node."""
 
     def publish(self, room: str, data: object, *, channel: str | None = None, key: str | None = None) -> None:
-        """Says something in a room of this plugin, on every node, whether somebody is in it here or not."""
+        """Says something in a room of this plugin, on every node, whether somebody is in it here or not.
+
+        Never waits. Raises Refused("no_such_room") for a room that is not this plugin's, TypeError for what JSON
+        cannot express.
+        """
 
     async def to_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Runs blocking work in a thread; cancelled with the plugin."""
+        """Runs blocking work in a thread and returns its result. A few at a time for each plugin; further ones wait.
+
+        Cancelled with the plugin: the thread then goes on, and nobody waits for it.
+        """
 
 
 class Plugin:
@@ -80,20 +88,23 @@ class Plugin:
         self.relay = relay
 
     def on_open(self, room: Room) -> None:
-        """The room's first member is about to join, or the first message about to be published."""
+        """The room's first member is about to join, or the first message about to be published. Never async.
+
+        Raise Refused if there shall be no such room.
+        """
 
     def on_empty(self, room: Room) -> None:
-        """The room's last member has left; the room is forgotten."""
+        """The room's last member has left; the room is forgotten. Never async."""
 
-    def on_join(self, room: Room, peer: Peer) -> None | Awaitable[None]:
+    def on_join(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """May a connection join? Raise Refused if not. It is in the room once this returns."""
         return None
 
-    def on_leave(self, room: Room, peer: Peer) -> None | Awaitable[None]:
+    def on_leave(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """A connection has left, or ended."""
         return None
 
-    def on_message(self, room: Room, sender: Peer, message: Message) -> None | Awaitable[None]:
+    def on_message(self, room: Room, sender: Peer, message: Message) -> Awaitable[None] | None:
         """A connection publishes in the room. Nothing is delivered unless the plugin does it."""
         raise Refused("forbidden", "nothing may be published in this room")
 
@@ -102,4 +113,4 @@ class Plugin:
         raise Refused("no_such_method")
 
     async def run(self) -> None:
-        """The plugin's background task, from start to stop. Cancelled at shutdown, restarted with back-off if it fails."""
+        """The plugin's background task, from start to stop. Cancelled at shutdown, started again if it fails."""

@@ -1,0 +1,152 @@
+"""Sees, while it happens, that something holds the event loop, and names the plugin, its hook and the line of code.
+
+A thread of its own looks at two marks that the loop leaves behind: a count of the loop's turns (a Trio instrument, two
+calls a turn) and the hook that runs now (one attribute, set by the supervisor). Not here: doing anything about it; a
+synchronous hook cannot be interrupted. The one rule: the hot path takes no lock, reads no clock and makes no object
+for the watchdog's sake.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Final
+
+import trio
+
+from relay.counters import Counters
+
+log = logging.getLogger("relay.plugin")
+
+ITSELF: Final = "the relay itself"
+
+
+class Mark:
+    """One synchronous hook of one plugin. `calls` tells one call from the next, so that no clock is read for each."""
+
+    __slots__ = ("calls", "hook", "plugin")
+
+    def __init__(self, plugin: str, hook: str) -> None:
+        self.plugin = plugin
+        self.hook = hook
+        self.calls = 0
+
+
+class Watchdog(trio.abc.Instrument):
+    """`with Watchdog(counters, stall=0.1):` inside the Trio run it shall watch. `stall` in seconds; 0 watches nothing.
+
+    `current` is the mark of the hook that runs now; whoever sets it puts back what was there. `clock` is in seconds,
+    and real.
+    """
+
+    def __init__(self, counters: Counters, stall: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.current: Mark | None = None
+        self.stall: Final = stall
+        self._stalls = counters.plugin_stalls
+        self._stalls[ITSELF] += 0  # all keys are there before the thread starts: a reader may iterate while it counts
+        self._clock = clock
+        self._files: dict[str, str] = {}  # a plugin's source file -> the plugin: names async hooks and background tasks
+        self._turns = 0
+        self._idle = True
+        self._loop = 0
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def knows(self, file: str, plugin: str) -> None:
+        """Code in `file` belongs to `plugin`. Two tables may share a file; then the first one is named."""
+        self._files.setdefault(file, plugin)
+        self._stalls[plugin] += 0
+
+    def __enter__(self) -> Watchdog:
+        if self.stall > 0:
+            self._loop = threading.get_ident()
+            self._idle = False
+            trio.lowlevel.add_instrument(self)
+            self._done.clear()
+            self._thread = threading.Thread(target=self._watch, name="relay watchdog", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is not None:
+            trio.lowlevel.remove_instrument(self)
+            self._done.set()
+            self._thread.join()
+            self._thread = None
+
+    # Trio calls these two once each turn of its loop.
+
+    def before_io_wait(self, timeout: float) -> None:
+        self._idle = True
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._turns += 1
+        self._idle = False
+
+    def _watch(self) -> None:
+        """The thread. A state seen unchanged for `stall` seconds is a stall; it is told once."""
+        interval = self.stall / 2
+        seen: tuple[int, Mark | None, int] | None = None
+        since = 0.0
+        told = False
+        while not self._done.wait(interval):
+            if self._idle:
+                seen = None
+                continue
+            mark = self.current
+            state = (self._turns, mark, 0 if mark is None else mark.calls)
+            now = self._clock()
+            if state != seen:
+                seen, since, told = state, now, False
+            elif not told and now - since >= self.stall:
+                told = True
+                self._tell(mark, now - since)
+
+    def _tell(self, mark: Mark | None, held: float) -> None:
+        frame = sys._current_frames().get(self._loop)
+        stack = _stack(frame)
+        plugin, hook = (mark.plugin, mark.hook) if mark is not None else self._owner(stack)
+        self._stalls[plugin] += 1
+        line = self._line(stack)
+        del frame, stack  # a frame keeps everything alive that its function holds
+        log.warning(
+            "the loop is held: nobody has been served for %.0f ms, by %s, at %s",
+            held * 1000,
+            f"{hook} of plugin {plugin}" if hook else plugin,
+            line,
+            extra={"fields": {"plugin": plugin, "hook": hook, "line": line}},
+        )
+
+    def _owner(self, stack: list[FrameType]) -> tuple[str, str]:
+        """The plugin and the outermost of its functions on the stack: its async hook, or `run`."""
+        for frame in reversed(stack):
+            plugin = self._files.get(frame.f_code.co_filename)
+            if plugin is not None:
+                return plugin, frame.f_code.co_name
+        return ITSELF, ""
+
+    def _line(self, stack: list[FrameType]) -> str:
+        """The innermost line of the plugin's own code, and what it called that does not return."""
+        inner = stack[0] if stack else None
+        own = next((frame for frame in stack if frame.f_code.co_filename in self._files), inner)
+        if own is None or inner is None:
+            return "an unknown line"
+        text = f"{own.f_code.co_filename}:{own.f_lineno}"
+        if own is not inner:
+            text += f", in {inner.f_code.co_filename}:{inner.f_lineno} {inner.f_code.co_name}"
+        return text
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    """Innermost first."""
+    stack = []
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack
