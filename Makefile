@@ -16,7 +16,7 @@ run: .venv/.with-run ## install what is missing, then start a relay on https://l
 	@exec $(PY) -m relay dev $(ARGS)
 
 test: .venv/.with-test ## run all tests: ARGS="tests/unit -k token" picks some
-	@$(PY) -m pytest -rsfE $(ARGS)
+	@$(PY) -m pytest $(ARGS)
 
 check: .venv/.with-test .venv/.with-lint ## format, lint, types and the floors of the architecture
 	@$(PY) -m ruff format --check .

@@ -1,0 +1,162 @@
+"""What the tests need beyond Python: a Chromium, Node.js with `ws`, the Autobahn test-suite. Found, or installed where
+that is possible.
+
+Not here: how they are driven. The one rule: what is missing is said. Outside CI a test without its component is skipped
+with the reason and the line to type; where CI is set it fails, because a check that silently does not run is no check.
+Autobahn alone may be missing in CI too: it needs a CPython 2.7, which current distributions do not carry.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio-relay"
+WS_VERSION = "8"
+VIRTUALENV_FOR_PYTHON_2 = "virtualenv==20.15.1"  # the last one that runs on CPython 2.7
+
+
+class Missing(Exception):
+    """A component is not there and could not be installed: why, and what to type."""
+
+
+def _or_skip(why: Missing, *, skip_in_ci: bool = False) -> NoReturn:
+    if os.environ.get("CI") and not skip_in_ci:
+        pytest.fail(f"missing in CI: {why}", pytrace=False)
+    pytest.skip(f"NOT RUN: {why}")
+
+
+def require_chromium() -> str:
+    """The path of a Chromium. Where there is none and we are root on Debian, it is installed first."""
+    try:
+        return _chromium()
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_node() -> tuple[str, Path]:
+    """The path of `node`, and the folder (outside the repository) in which `ws` is installed."""
+    try:
+        return _node(), _ws()
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_autobahn() -> tuple[Path, dict[str, str]]:
+    """The folder with `run.sh`, and the environment to run it in. Looked for in $RELAY_TOOLS/autobahn and, beside the
+    repository, in shared/tools/autobahn."""
+    try:
+        return _autobahn()
+    except Missing as why:
+        _or_skip(why, skip_in_ci=True)
+
+
+@functools.cache
+def _chromium() -> str:
+    found = _which("chromium", "chromium-browser", "google-chrome")
+    if not found:
+        _apt_install("chromium")
+        found = _which("chromium")
+    if not found:
+        raise Missing("no Chromium; type: sudo apt-get install chromium")
+    return found
+
+
+@functools.cache
+def _node() -> str:
+    if not (_which("node") and _which("npm")):
+        _apt_install("nodejs", "npm")
+    node = _which("node")
+    if not (node and _which("npm")):
+        raise Missing("no Node.js with npm; type: sudo apt-get install nodejs npm")
+    return node
+
+
+@functools.cache
+def _ws() -> Path:
+    folder = CACHE / f"node-ws-{WS_VERSION}"
+    if not (folder / "node_modules" / "ws" / "package.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            "npm",
+            "install",
+            "--prefix",
+            str(folder),
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            f"ws@{WS_VERSION}",
+        ]
+        _run(command, "npm could not install ws")
+    return folder
+
+
+@functools.cache
+def _autobahn() -> tuple[Path, dict[str, str]]:
+    places = [Path(os.environ["RELAY_TOOLS"])] if os.environ.get("RELAY_TOOLS") else []
+    places.append(ROOT.parent / "shared" / "tools")
+    folder = next((place / "autobahn" for place in places if (place / "autobahn" / "run.sh").exists()), None)
+    if folder is None:
+        raise Missing("the Autobahn test-suite was not found; set RELAY_TOOLS to the folder that holds autobahn/run.sh")
+    environment = {**os.environ, "AB_VENV": str(CACHE / "autobahn")}
+    if not (CACHE / "autobahn" / "bin" / "wstest").exists():
+        _build_autobahn(folder, environment)
+    return folder, environment
+
+
+def _build_autobahn(folder: Path, environment: dict[str, str]) -> None:
+    python = _python_2()
+    if python is None:
+        raise Missing(
+            "the Autobahn test-suite needs a CPython 2.7 (pyenv install 2.7.18); the conformance run was left out"
+        )
+    CACHE.mkdir(parents=True, exist_ok=True)
+    environment = {**environment, "PY2": python}
+    if subprocess.run([python, "-m", "virtualenv", "--version"], capture_output=True, check=False).returncode:
+        tools = CACHE / "virtualenv-for-python-2"
+        install = [python, "-m", "pip", "install", "--quiet", "--target", str(tools), VIRTUALENV_FOR_PYTHON_2]
+        _run(install, "pip could not install virtualenv for CPython 2.7")
+        environment["PYTHONPATH"] = str(tools)
+    shutil.rmtree(CACHE / "autobahn", ignore_errors=True)
+    _run(["bash", str(folder / "setup.sh")], "the Autobahn test-suite could not be built", environment)
+
+
+def _python_2() -> str | None:
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for python in (*map(str, sorted(pyenv.glob("2.7.*/bin/python2.7"))), _which("python2.7") or ""):
+        if (
+            python
+            and not subprocess.run([python, "-c", "import ssl, zlib"], capture_output=True, check=False).returncode
+        ):
+            return python
+    return None
+
+
+def _which(*names: str) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def _apt_install(*packages: str) -> None:
+    """Does nothing where we may not: the caller looks again and says what is missing."""
+    if os.geteuid() or not _which("apt-get"):
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    _run(install, f"apt-get could not install {' '.join(packages)}", environment)
+
+
+def _run(command: list[str], failure: str, environment: dict[str, str] | None = None) -> None:
+    """Raises Missing(failure) with the last lines of the output."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=600, check=False
+    )
+    if done.returncode:
+        raise Missing(f"{failure}: {' / '.join((done.stdout + done.stderr).strip().splitlines()[-3:])}")

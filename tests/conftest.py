@@ -1,0 +1,21 @@
+"""Fixtures that all tests may use, and the line that says loudly what did not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say what was left out for lack of a component, whatever options pytest was given."""
+    yield
+    reasons = {
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    }
+    for reason in sorted(reasons):
+        if reason.startswith("NOT RUN: "):
+            terminalreporter.write_line(reason, yellow=True, bold=True)
