@@ -62,37 +62,52 @@ def load_plugins(
     for name, (table, own) in tables.items():
         if not table.enabled:
             continue
-        before = len(problems)
         key = f"plugins.{name}"
         patterns = _patterns(name, table, owners, problems, where)
-        _check_channel(key, table, channels, problems, where)
         try:
             plugin = find(table.use or name, directory)
         except PluginError as problem:
+            _check_channel(key, table, channels, problems, where)
             use = f"{key}.use" if table.use else key
             problems.append(ConfigProblem(where(use), use, problem.what, problem.hint))
             continue
-        for what, hint in check_class(plugin):
-            problems.append(ConfigProblem(where(key), key, what, hint))
-        if len(problems) > before:
-            continue
+        accepted = accept(
+            name, plugin, table, own, patterns=patterns, channels=channels, where=where, problems=problems
+        )
+        if accepted is not None:
+            loaded.append(accepted)
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+def accept(
+    name: str,
+    plugin: type[Plugin],
+    table: PluginTable,
+    own: Mapping[str, Any],
+    *,
+    patterns: tuple[RoomPattern, ...],
+    channels: Channels,
+    where: Where,
+    problems: list[ConfigProblem],
+) -> LoadedPlugin | None:
+    """A class and its table, checked; None if one of them cannot be used, and `problems` says why."""
+    key = f"plugins.{name}"
+    before = len(problems)
+    _check_channel(key, table, channels, problems, where)
+    problems += [ConfigProblem(where(key), key, what, hint) for what, hint in check_class(plugin)]
+    settings: Any = None
+    if len(problems) == before:
         settings, wrong = read_settings(plugin, own)
         for setting, what, hint in wrong:
             full = f"{key}.{setting}" if setting else key
             problems.append(ConfigProblem(where(full), full, what, hint))
-        if not wrong:
-            rule = RoomRule(
-                name,
-                channels.index(table.channel),
-                table.history,
-                table.history_seconds,
-                table.presence,
-                table.max_members,
-            )
-            loaded.append(LoadedPlugin(name, plugin, settings, rule, patterns, table.hook_timeout, where(key)))
-    if problems:
-        raise ConfigError(problems)
-    return loaded
+    if len(problems) > before:
+        return None
+    channel = channels.index(table.channel)
+    rule = RoomRule(name, channel, table.history, table.history_seconds, table.presence, table.max_members)
+    return LoadedPlugin(name, plugin, settings, rule, patterns, table.hook_timeout, where(key))
 
 
 def build_router(plugins: Iterable[Supervised]) -> Callable[[str], tuple[RoomRule, Supervised] | None]:
