@@ -114,7 +114,7 @@ def _parse_material(jwk: dict[str, Any], secrets: bool) -> tuple[str | None, fro
             return "EdDSA", ED25519_NAMES, OKPAlgorithm.from_jwk(_public(jwk, "x"))
     except (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
         raise _SkipError("malformed") from None
-    raise _SkipError("crv" if kty in {"EC", "OKP"} else "kty")
+    raise _SkipError("crv" if kty in ("EC", "OKP") else "kty")  # a tuple: `kty` may be anything
 
 
 def _public(jwk: dict[str, Any], *members: str) -> dict[str, Any]:
