@@ -61,6 +61,7 @@ class Refused(RelayError):
     ) -> None:
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
+        self.request: int | str | None = None  # the id of the refused request, where a protocol could still read it
         self.message = message or ERROR_CODES.get(code, code)
         self.retry_after = retry_after
         self.setting = setting

@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 
 _json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+_INEXPRESSIBLE: Final = (ValueError, TypeError, OverflowError, RecursionError)  # msgspec's DecodeError is a ValueError
 
 
 class Kind(enum.IntEnum):
@@ -52,7 +54,10 @@ class Payload:
         return cls(Kind.JSON, _json.encode(data))
 
     def value(self) -> Any:
-        """The payload as Python sees it: str for text, bytes for binary, else the decoded document."""
+        """The payload as Python sees it: str for text, bytes for binary, else the decoded document.
+
+        Raises ValueError for a document that was passed on unread and turns out to be broken inside.
+        """
         if self.kind == Kind.JSON:
             return msgspec.json.decode(self.raw)
         if self.kind == Kind.MSGPACK:
@@ -61,32 +66,41 @@ class Payload:
 
     def text(self) -> str:
         """The payload as text: a string as it is, a document as JSON. Raises UnicodeDecodeError for binary that is not text."""
-        kind, data = self.plain()
-        del kind
-        return data.decode()
+        return self.plain()[1].decode()
 
     def as_json(self) -> bytes:
-        """As a JSON document."""
+        """As a JSON document. Never fails: what JSON cannot say becomes base64 of the bytes as they came."""
         if self.kind == Kind.JSON:
             return self.raw
-        if self.kind == Kind.BINARY:
-            return _json.encode(base64.b64encode(self.raw).decode())
-        return _json.encode(self.value())
+        if self.kind != Kind.BINARY:
+            try:
+                return _json.encode(self.value())
+            except _INEXPRESSIBLE:
+                pass
+        return _json.encode(base64.b64encode(self.raw).decode())
 
     def as_msgpack(self) -> bytes:
-        """As a msgpack document."""
-        return self.raw if self.kind == Kind.MSGPACK else msgspec.msgpack.encode(self.value())
+        """As a msgpack document. Never fails: what msgpack cannot say (an integer beyond 64 bits) becomes its JSON text."""
+        if self.kind == Kind.MSGPACK:
+            return self.raw
+        try:
+            return _msgpack.encode(self.value())
+        except _INEXPRESSIBLE:
+            return _msgpack.encode(self.raw.decode(errors="replace"))
 
     def plain(self) -> tuple[Kind, bytes]:
-        """As a plain client gets it: (TEXT or BINARY, bytes)."""
+        """As a plain client gets it: (TEXT or BINARY, bytes). A string or `bin` alone loses its wrapping; never fails."""
         if self.kind <= Kind.BINARY:
             return self.kind, self.raw
-        value = self.value()
-        if isinstance(value, str):
-            return Kind.TEXT, value.encode()
-        if isinstance(value, bytes):
-            return Kind.BINARY, value
-        return Kind.TEXT, self.raw if self.kind == Kind.JSON else _json.encode(value)
+        if self.kind == Kind.JSON and self.raw[:1] != b'"':
+            return Kind.TEXT, self.raw
+        try:
+            value = self.value()
+            if isinstance(value, bytes):
+                return Kind.BINARY, value
+            return Kind.TEXT, value.encode() if isinstance(value, str) else _json.encode(value)
+        except _INEXPRESSIBLE:
+            return Kind.BINARY if self.kind == Kind.MSGPACK else Kind.TEXT, self.raw
 
     def __len__(self) -> int:
         return len(self.raw)

@@ -10,8 +10,8 @@ positive, and earns its weight when it has its turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 from relay.delivery.channels import Channels, Lane, Overflow, Priority
 from relay.model import Message
@@ -28,6 +28,30 @@ class Owner(Protocol):
 
     def overflowed(self, lane: Lane) -> None:
         """A lane whose policy is `close` was full: the connection must end. The frame was not queued."""
+
+
+class Tick:
+    """The connections that somebody put something for since the last flush; one object for the whole process.
+
+    While a tick runs (`running`), its end flushes them. Put at any other time, `wake` sees to it.
+    """
+
+    __slots__ = ("running", "touched", "wake")
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.touched: list[Owner] = []
+        self.running = False
+        self.wake = wake
+
+    def flush(self) -> None:
+        """One flush for each; what flushing itself touches (a drop to be told, a close) comes next."""
+        self.running = True
+        while self.touched:
+            batch = self.touched[:]
+            self.touched.clear()
+            for owner in batch:
+                owner.flush()
+        self.running = False
 
 
 class Drop:
@@ -78,14 +102,17 @@ class Waiting:
 
 
 class Outbox:
-    """Bounded in bytes, per channel. `tick` is the list shared by all connections of those touched since the last flush."""
+    """Bounded in bytes, per channel."""
 
-    __slots__ = ("_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "tick", "touched", "urgent_quota", "waiting")
+    __slots__ = (
+        "_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched", "urgent_quota", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, channels: Channels, owner: Owner, tick: list[Any], urgent_share: float = 0.8) -> None:
+    def __init__(self, channels: Channels, owner: Owner, tick: Tick, urgent_share: float = 0.8) -> None:
         self.channels = channels
         self.owner = owner
         self.tick = tick
+        self.queue = tick.touched
         self.lanes: list[Waiting | None] = [None] * len(channels)  # made when first used: most connections need one or two
         self.waiting = 0  # bit set of the lanes that hold something
         self.touched = False
@@ -107,8 +134,14 @@ class Outbox:
             lane.bytes = size
         self.waiting |= lane.bit
         if not self.touched:
-            self.touched = True
-            self.tick.append(self.owner)
+            self.touch()
+
+    def touch(self) -> None:
+        """Asks for a flush at the end of this tick."""
+        self.touched = True
+        self.queue.append(self.owner)
+        if not self.tick.running:
+            self.tick.wake()
 
     @property
     def bytes(self) -> int:
@@ -158,8 +191,7 @@ class Outbox:
             drop.count += 1
             drop.first, drop.last = min(drop.first, offset), max(drop.last, offset)
         if not self.touched:
-            self.touched = True
-            self.tick.append(self.owner)
+            self.touch()
 
     def take(self, limit: int) -> bytes:
         """What goes next, joined: whole frames up to `limit` bytes, or one frame that is larger. b"" when nothing waits."""
@@ -244,6 +276,7 @@ class Outbox:
 def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Message, skip: Outbox | None) -> None:
     """Puts one frame into many outboxes: `Outbox.put`, written out, because a call per receiver is a third of its cost."""
     size = len(frame)
+    box = None
     for box in outboxes:
         if box is skip:
             continue
@@ -256,4 +289,6 @@ def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Messa
         box.waiting |= lane.bit
         if not box.touched:
             box.touched = True
-            box.tick.append(box.owner)
+            box.queue.append(box.owner)
+    if box is not None and box.queue and not box.tick.running:
+        box.tick.wake()

@@ -26,7 +26,7 @@ class Counts:
     __slots__ = ("_inside", "limit", "total")
 
     def __init__(self, limit: int) -> None:
-        self.limit: Final = limit
+        self.limit = limit  # may be changed; who is inside stays
         self.total = 0
         self._inside: dict[str, int] = {}
 
@@ -64,7 +64,7 @@ class AddressLimits:
 
     def __init__(self, limits: schema.Limits) -> None:
         self._counts: Final = Counts(limits.connections_per_address)
-        self._rate: Final = Rate(limits.handshakes_per_address, limits.handshakes_burst)
+        self._rate = Rate(limits.handshakes_per_address, limits.handshakes_burst)
         self._buckets: dict[str, Bucket] = {}
         self._prune_at = _FEW
 
@@ -97,6 +97,12 @@ class AddressLimits:
                 setting="limits.connections_per_address",
             )
         return key
+
+    def adopt(self, limits: schema.Limits) -> None:
+        """New limits, from now on; who is inside stays."""
+        self._counts.limit = limits.connections_per_address
+        self._rate = Rate(limits.handshakes_per_address, limits.handshakes_burst)
+        self._buckets.clear()
 
     def leave(self, key: str) -> None:
         """The connection that `enter` gave this key is gone. Raises KeyError when it was not inside."""

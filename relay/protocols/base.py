@@ -112,8 +112,11 @@ class WireProtocol(Protocol):
     subprotocol: str | None
     """The token in Sec-WebSocket-Protocol; None: no subprotocol is negotiated."""
 
-    def decode(self, opcode: int, payload: bytes) -> Command:
-        """One WebSocket message, opcode 1 (checked UTF-8) or 2. Raises Refused (its `request` is the id, if known) or ProtocolError."""
+    def decode(self, opcode: int, payload: bytes, home: str) -> Command:
+        """One WebSocket message, opcode 1 (checked UTF-8) or 2; `home` is the room in the address, if any.
+
+        Raises Refused (its `request` is the id, if known) or ProtocolError.
+        """
         ...
 
     def message(self, message: Message) -> bytes: ...

@@ -44,7 +44,7 @@ class Hub:
         self.delivered = 0
 
     def open(self, name: str) -> Room:
-        """The room of that name, made if need be. Raises Refused("no_such_room").
+        """The room of that name, made if need be. Raises Refused: "no_such_room", or what the plugin says.
 
         A room that is opened and not joined must be given to `free_if_empty`.
         """
@@ -56,12 +56,16 @@ class Hub:
             rule, handler = owner
             room = Room(self, name, rule, handler, self.new_epoch())
             self.rooms[name] = room
-            handler.opened(room)
+            try:
+                handler.opened(room)
+            except BaseException:  # the plugin will not have it: there is no room
+                del self.rooms[name]
+                raise
         return room
 
     def free_if_empty(self, room: Room) -> None:
         """Forgets a room nobody is in. What it remembers goes with it: a room lives as long as it has members."""
-        if not room.members and self.rooms.get(room.name) is room:
+        if not room.members and not room.holds and self.rooms.get(room.name) is room:
             del self.rooms[room.name]
             room.handler.freed(room)
 
@@ -144,7 +148,7 @@ class Hub:
             if len(audience) == 1 and skip in audience:
                 continue
             put_all(audience.values(), index, protocol.message(message), message, unheard)
-            self.delivered += len(audience)
+            self.delivered += len(audience) - (skip in audience)
 
     def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
         index = room.rule.channel

@@ -63,7 +63,7 @@ class Membership:
 class Room:
     """A room. `state` is the plugin's own; `epoch` names this life of the room: offsets of another life mean nothing."""
 
-    __slots__ = ("audience", "epoch", "handler", "history", "hub", "members", "name", "offset", "rule", "state", "subjects")
+    __slots__ = ("audience", "epoch", "handler", "history", "holds", "hub", "members", "name", "offset", "rule", "state", "subjects")
 
     def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, epoch: str) -> None:
         self.hub = hub
@@ -77,6 +77,7 @@ class Room:
         self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
         self.subjects: dict[str, int] = {}  # how many connections each subject has in here
         self.state: dict[str, Any] = {}
+        self.holds = 0  # who needs the room open without being in it: a hook that is still deciding
 
     # What a plugin uses.
 

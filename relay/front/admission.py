@@ -1,0 +1,298 @@
+"""A TCP connection from accept to its end: TLS, request head, then HTTP pages or a WebSocket session.
+
+Each step has its own deadline and its own refusal. Not here: what a session does. The one rule: whatever one client does or sends, it
+ends with this task and touches nobody else; the guard in `serve` is the only `except Exception` outside plugins and the poller.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+from typing import Final
+
+import trio
+
+from relay.auth.tokens import Identity, UnknownKey
+from relay.delivery.frames import close_frame
+from relay.delivery.outbox import Tick
+from relay.errors import Rejected
+from relay.front.state import PLAIN, PROTOCOLS, State
+from relay.net.handshake import Upgrade, accept_response, check_upgrade, choose_subprotocol, is_upgrade
+from relay.net.head import Request
+from relay.net.http import HTTPConnection
+from relay.net.link import Link
+from relay.net.poller import Poller
+from relay.net.routes import Router, serve_requests
+from relay.net.transport import Lost, Transport
+from relay.protocols.base import WireProtocol
+from relay.protocols.names import check_room_name
+from relay.session.connection import Connection
+from relay.session.services import Services
+
+log = logging.getLogger("relay")
+
+ROOMS: Final = "/rooms/"
+MANY_ROOMS: Final = "/ws"
+
+
+class Admission:
+    """Takes connections in. `router` has the HTTP pages."""
+
+    def __init__(self, state: State, services: Services, poller: Poller, tick: Tick, router: Router) -> None:
+        self.state = state
+        self.services = services
+        self.poller = poller
+        self.tick = tick
+        self.router = router
+        self._room = trio.Event()  # set when pending handshakes fall below their limit
+
+    async def may_accept(self) -> None:
+        """Waits while as many connections as allowed are on their way in; the next ones wait in the kernel's backlog."""
+        counters = self.services.counters
+        limit = self.services.config.limits.pending_handshakes
+        while limit and counters.pending >= limit:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    async def serve(self, sock: socket.socket, address: str) -> None:
+        """The whole life of one connection. Raises nothing but Cancelled."""
+        counters = self.services.counters
+        counters.accepted += 1
+        counters.pending += 1
+        pending = True
+        key = None
+        refusal = None
+        transport = None
+        try:
+            try:
+                key = self.state.addresses.enter(address, trio.current_time())
+            except Rejected as rejected:
+                # Saying why costs a TLS handshake; under a flood that is not to be had.
+                if counters.pending > self.services.config.limits.pending_handshakes // 2:
+                    counters.rejected[rejected.code] += 1
+                    return
+                refusal = rejected
+            transport = await self._secure(sock)
+            if transport is None:
+                return
+            http = HTTPConnection(transport, self.services.config.limits, remote=address, tls=transport.tls)
+            request = await self._first_request(http, refusal)
+            if request is None:
+                return
+            if not is_upgrade(request):
+                counters.pending -= 1
+                pending = False
+                self._room.set()
+                later = await serve_requests(http, request, self.router, self.services.config.timeouts)
+                if later is None:
+                    return
+                request = later
+            admitted = await self._admit(http, request, transport)
+            if admitted is None:
+                return
+            link, accept = admitted
+            try:
+                await transport.send_all(accept)
+                counters.handshakes += 1
+                if pending:
+                    counters.pending -= 1
+                    pending = False
+                    self._room.set()
+                link.start(http.take_early(), _last(request))
+                del http, request, accept, admitted  # what a parked task holds, every idle connection holds
+                await link.ended.wait()
+            finally:
+                link.abort()
+                self._ended(link, address)
+        except Lost as lost:
+            log.debug("connection from %s lost before it was one: %s", address, lost)
+        except Exception:
+            log.exception("bug while serving a connection from %s", address)
+        finally:
+            if pending:
+                counters.pending -= 1
+                self._room.set()
+            if transport is not None:
+                transport.close()
+            sock.close()
+            if key is not None:
+                self.state.addresses.leave(key)
+
+    async def _secure(self, sock: socket.socket) -> Transport | None:
+        """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
+        config = self.services.config
+        counters = self.services.counters
+        unsent = config.outbox.unsent_bytes
+        try:
+            sock.setblocking(False)
+            if self.state.certificates is None:
+                return Transport(sock, unsent_bytes=unsent)
+            context = self.state.certificates.context
+            tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            transport = Transport(tls, unsent_bytes=unsent)
+        except (OSError, ValueError):  # it was gone before we began
+            counters.tls_failures["eof"] += 1
+            await trio.lowlevel.checkpoint()
+            return None
+        try:
+            with trio.move_on_after(config.timeouts.tls) as deadline:
+                await transport.do_handshake()
+        except Lost as lost:
+            counters.tls_failures["protocol" if str(lost).startswith("TLS") else "eof"] += 1
+            transport.sock.close()
+            return None
+        if deadline.cancelled_caught:
+            counters.tls_failures["timeout"] += 1
+            transport.abort()
+            return None
+        return transport
+
+    async def _first_request(self, http: HTTPConnection, refusal: Rejected | None) -> Request | None:
+        request = None
+        try:
+            with trio.move_on_after(self.services.config.timeouts.head) as deadline:
+                request = await http.next_request()
+            if deadline.cancelled_caught:
+                raise Rejected(408, "timeout", "the request head did not come in time", setting="timeouts.head")
+            if request is not None and refusal is not None:
+                raise refusal
+        except Rejected as rejected:
+            self.services.counters.rejected[rejected.code] += 1
+            await http.refuse(rejected)
+            return None
+        return request
+
+    async def _admit(self, http: HTTPConnection, request: Request, transport: Transport) -> tuple[Link, bytes] | None:
+        """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its reason."""
+        counters = self.services.counters
+        upgrade = None
+        try:
+            upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
+            protocol, home = self._find_place(request, upgrade)
+            identity = await self._authenticate(upgrade)
+            self._check_home(identity, home)
+            self._count_in(identity)
+        except Rejected as rejected:
+            counters.rejected[rejected.code] += 1
+            log.info(
+                "handshake refused",
+                extra={
+                    "fields": {
+                        "address": http.remote, "path": request.path, "status": rejected.status, "code": rejected.code,
+                        "reason": rejected.reason, "setting": rejected.setting,
+                    }
+                },
+            )  # fmt: skip
+            if upgrade is not None and self.services.config.websocket.accept_then_close:
+                await self._accept_then_close(http, upgrade, rejected, transport)
+            else:
+                await http.refuse(rejected)
+            return None
+        link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine)
+        link.connection = Connection(self.services, link, identity, protocol, secrets.token_urlsafe(12), home)
+        counters.connections += 1
+        self.state.links.add(link)
+        return link, accept_response(upgrade, protocol.subprotocol)
+
+    def _find_place(self, request: Request, upgrade: Upgrade) -> tuple[WireProtocol, str]:
+        """Which wire format, and which room the address names. What can be refused without looking at the token is refused."""
+        state = self.state
+        config = self.services.config
+        if state.draining:
+            raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
+        most = config.limits.max_connections
+        if most and self.services.counters.connections >= most:
+            raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
+        if not state.rules.origins.allows(upgrade.origin, request.host, state.certificates is not None):
+            raise Rejected(403, "origin", "pages of this origin may not connect", setting="auth.allowed_origins")
+        subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))
+        if request.path == MANY_ROOMS:
+            if subprotocol is None:
+                known = ", ".join(PROTOCOLS)
+                raise Rejected(400, "unknown_subprotocol", f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME")
+            return PROTOCOLS[subprotocol], ""
+        if request.path.startswith(ROOMS):
+            home = request.path.removeprefix(ROOMS)
+            if problem := check_room_name(home, config.limits.room_name_bytes):
+                raise Rejected(400, "bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
+            return (PLAIN if subprotocol is None else PROTOCOLS[subprotocol]), home
+        raise Rejected(404, "not_found", "WebSockets are served at /ws and /rooms/NAME")
+
+    async def _authenticate(self, upgrade: Upgrade) -> Identity:
+        """Raises Rejected 401; 503 where keys could not be fetched in time."""
+        rules = self.state.rules
+        if upgrade.token is None:
+            raise Rejected(
+                401, "token_missing", "a token is needed: Authorization: Bearer …, or the subprotocol bearer.…",
+                headers=(("WWW-Authenticate", "Bearer"),),
+            )  # fmt: skip
+        try:
+            return rules.verify(upgrade.token)
+        except UnknownKey as unknown:
+            if rules.fetcher is None:
+                raise
+            with trio.move_on_after(self.services.config.timeouts.auth):
+                if await rules.fetcher.wait_for_kid(unknown.kid):
+                    return rules.verify(upgrade.token)
+            raise
+
+    def _check_home(self, identity: Identity, home: str) -> None:
+        """Grants first: who may not join a room does not learn whether it exists."""
+        if not home:
+            return
+        if not identity.grants.may_join(home):
+            raise Rejected(403, "forbidden", "your token does not let you join this room")
+        if self.services.hub.router(home) is None:
+            raise Rejected(404, "no_such_room", "no plugin serves a room of that name", setting="plugins")
+
+    def _count_in(self, identity: Identity) -> None:
+        if not self.state.subjects.enter(identity.subject):
+            raise Rejected(
+                429, "too_many_of_subject", "this subject has as many connections as it may have",
+                retry_after=10.0, setting="limits.connections_per_subject",
+            )  # fmt: skip
+
+    async def _accept_then_close(self, http: HTTPConnection, upgrade: Upgrade, rejected: Rejected, transport: Transport) -> None:
+        """For browsers, which hide a status from their page: 101, then a close frame with the code and the reason."""
+        subprotocol = next((name for name in upgrade.subprotocols if name in PROTOCOLS), None)
+        reason = f"{rejected.code}: {rejected.reason}" + (f" [{rejected.setting}]" if rejected.setting else "")
+        await transport.send_all(accept_response(upgrade, subprotocol) + close_frame(rejected.close_code, reason))
+        transport.half_close()
+        with trio.move_on_after(self.services.config.timeouts.close):
+            while await transport.receive_some():
+                pass
+
+    def _ended(self, link: Link, address: str) -> None:
+        """Counts and tells the end of a session: one line each."""
+        state, counters, connection = self.state, self.services.counters, link.connection
+        state.links.discard(link)
+        state.subjects.leave(connection.identity.subject)
+        counters.connections -= 1
+        counters.closed[link.close_code] += 1
+        reason = connection.closing
+        log.info(
+            "connection closed",
+            extra={
+                "fields": {
+                    "session": connection.session,
+                    "subject": connection.subject,
+                    "address": address,
+                    "protocol": connection.protocol.name,
+                    "code": link.close_code,
+                    "reason": reason.reason if reason else "",
+                    "setting": reason.setting if reason else None,
+                    "seconds": round(time.time() - link.opened_at, 3),
+                    "messages_in": connection.messages,
+                    "bytes_in": link.bytes_in,
+                    "bytes_out": link.bytes_out,
+                }
+            },
+        )
+
+
+def _last(request: Request) -> int:
+    """`?last=N`: how many of the room's remembered messages a plain client wants to begin with."""
+    wanted = request.parameter("last") or ""
+    return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0

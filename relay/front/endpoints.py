@@ -1,0 +1,173 @@
+"""The HTTP pages: health, /auth/check and the playground on the public port, metrics on the internal one.
+
+Not here: HTTP itself (net/http, net/routes). The one rule: the public port tells nothing about the inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from relay.auth.tokens import Identity, UnknownKey
+from relay.config.schema import Timeouts
+from relay.counters import Counters
+from relay.errors import Rejected
+from relay.front.state import State
+from relay.net.handshake import find_token
+from relay.net.head import Request
+from relay.net.http import HTTPConnection, Response
+from relay.net.routes import Router, serve_requests
+from relay.net.transport import Lost, Transport
+from relay.ops.metrics import Gauges, exposition
+from relay.rooms.hub import Hub
+
+
+class Pages:
+    """Handlers of both listeners' routes."""
+
+    def __init__(self, state: State, counters: Counters, hub: Hub) -> None:
+        self.state = state
+        self.counters = counters
+        self.hub = hub
+
+    def public(self) -> Router:
+        router = Router()
+        self._add_health(router)
+        router.add("GET", "/auth/check", self.auth_check)
+        router.add("OPTIONS", "/auth/check", self.auth_check_preflight)
+        if self.state.rules.config.server.playground:
+            for path, page in self._playground().items():
+                router.add("GET", path, page)
+        return router
+
+    def internal(self) -> Router:
+        router = Router()
+        self._add_health(router)
+        router.add("GET", "/metrics", self.metrics)
+        return router
+
+    def _playground(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+        from relay.ops.playground import playground_pages
+
+        def handler(content: bytes, content_type: str, headers: list[tuple[str, str]]) -> Callable[[Request], Awaitable[Response]]:
+            async def serve(request: Request) -> Response:
+                await trio.lowlevel.checkpoint()
+                return self._counted(Response(200, content, content_type=content_type, headers=headers))
+
+            return serve
+
+        return {path: handler(*page) for path, page in playground_pages().items()}
+
+    def _add_health(self, router: Router) -> None:
+        router.add("GET", "/healthz", self.healthz)
+        router.add("GET", "/readyz", self.readyz)
+
+    async def healthz(self, request: Request) -> Response:
+        """Alive: the event loop turns."""
+        await trio.lowlevel.checkpoint()
+        return self._counted(Response.json({"status": "ok"}))
+
+    async def readyz(self, request: Request) -> Response:
+        """Ready for new connections; 503 while draining."""
+        await trio.lowlevel.checkpoint()
+        ready = self.state.ready
+        return self._counted(Response.json({"status": "ready" if ready else "draining"}, 200 if ready else 503))
+
+    async def auth_check(self, request: Request) -> Response:
+        """Tells a page why its token is refused, which the browser's WebSocket does not."""
+        cors = self._cors(request)
+        try:
+            identity = await self._identity(request)
+        except Rejected as rejected:
+            response = Response.from_rejected(rejected)
+            response.headers.extend(cors)
+            return self._counted(response)
+        grants = identity.grants
+        answer = {
+            "subject": identity.subject,
+            "expires": identity.expires,
+            "issuer": identity.issuer,
+            "join_at_start": list(grants.join_at_start),
+        }
+        room = request.parameter("room")
+        if room is not None:
+            answer["room"] = {"name": room, "join": grants.may_join(room), "publish": grants.may_publish(room)}
+        return self._counted(Response.json(answer, headers=[("Cache-Control", "no-store"), *cors]))
+
+    async def _identity(self, request: Request) -> Identity:
+        rules = self.state.rules
+        token = find_token(request, token_in_query=rules.config.auth.token_in_query)
+        await trio.lowlevel.checkpoint()
+        if token is None:
+            raise Rejected(401, "token_missing", "a token is needed", headers=(("WWW-Authenticate", "Bearer"),))
+        try:
+            return rules.verify(token)
+        except UnknownKey as unknown:
+            if rules.fetcher is None or not await rules.fetcher.wait_for_kid(unknown.kid):
+                raise
+            return rules.verify(token)
+
+    async def auth_check_preflight(self, request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return self._counted(Response(204, b"", headers=self._cors(request)))
+
+    def _cors(self, request: Request) -> list[tuple[str, str]]:
+        """Pages that may connect may also ask why they could not (Fetch standard, CORS protocol)."""
+        origin = request.headers.get("origin")
+        if origin is None or not self.state.rules.origins.allows(origin, request.host, self.state.certificates is not None):
+            return []
+        return [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Headers", "authorization"),
+            ("Access-Control-Allow-Methods", "GET"),
+            ("Access-Control-Max-Age", "600"),
+            ("Vary", "Origin"),
+        ]
+
+    async def metrics(self, request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        content_type, body = exposition(self.counters, self.gauges(), accept=request.headers.get("accept") or "")
+        return Response(200, body, content_type=content_type)
+
+    def gauges(self) -> Gauges:
+        protocols: dict[str, int] = {}
+        waiting = 0
+        for link in self.state.links:
+            name = link.connection.protocol.name
+            protocols[name] = protocols.get(name, 0) + 1
+            waiting += link.outbox.bytes
+        certificates = self.state.certificates
+        return Gauges(
+            rooms=len(self.hub.rooms),
+            members=sum(len(room.members) for room in self.hub.rooms.values()),
+            published=self.hub.published,
+            delivered=self.hub.delivered,
+            connections_by_protocol=protocols,
+            outbox_bytes=waiting,
+            certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},
+            started_at=self.state.started_at,
+            ready=self.state.ready,
+        )
+
+    def _counted(self, response: Response) -> Response:
+        self.counters.http_requests[response.status] += 1
+        return response
+
+
+async def serve_internal(stream: Transport, remote: str, router: Router, state: State) -> None:
+    """One connection of the internal listener: plain HTTP, keep-alive. Raises nothing."""
+    timeouts: Timeouts = state.rules.config.timeouts
+    http = HTTPConnection(stream, state.rules.config.limits, remote=remote, tls=False)
+    try:
+        request = None
+        with trio.move_on_after(timeouts.head):
+            request = await http.next_request()
+        if request is not None:
+            await serve_requests(http, request, router, timeouts, upgrades=False)
+    except Rejected as rejected:
+        await http.refuse(rejected)
+    except Lost:
+        pass
+    finally:
+        stream.close()

@@ -1,0 +1,79 @@
+"""What the front needs to decide who comes in, and what a reload swaps.
+
+Not here: the decisions (admission). The one rule: a reload makes a whole new set first and then swaps; if anything in the new
+configuration is wrong, the old stays in force.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from relay.auth.jwks import JwksCache, keys_from_config
+from relay.auth.tokens import Identity, Verifier
+from relay.config.loader import LoadedConfig
+from relay.limits.buckets import Rate
+from relay.limits.counts import AddressLimits, Counts
+from relay.net.jwks_fetch import JwksFetcher
+from relay.net.origins import OriginPolicy
+from relay.net.tls import Certificates
+from relay.net.websocket import EngineLimits
+from relay.protocols.base import WireProtocol
+from relay.protocols.plain import Plain
+from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
+
+if TYPE_CHECKING:
+    from relay.net.link import Link
+
+PLAIN: WireProtocol = Plain()
+PROTOCOLS: dict[str, WireProtocol] = {"relay.v1.json": RelayV1Json(), "relay.v1.msgpack": RelayV1Msgpack()}
+
+
+class Rules:
+    """All that a configuration says about who may connect, compiled. Raises ConfigError with every problem."""
+
+    def __init__(self, loaded: LoadedConfig) -> None:
+        config = loaded.config
+        self.loaded = loaded
+        self.config = config
+        self.origins = OriginPolicy(config.auth.allowed_origins)
+        keys = keys_from_config(config.auth, lambda path: loaded.resolve(path).read_bytes())
+        self.jwks: JwksCache | None = None
+        self.fetcher: JwksFetcher | None = None
+        if config.auth.jwks.url:
+            cache = self.jwks = JwksCache(config.auth.jwks, keys)
+            self.fetcher = JwksFetcher(cache, config.auth.jwks)
+            self.verifier = Verifier(lambda: cache.keys, config.auth)
+        else:
+            self.verifier = Verifier(keys, config.auth)
+        limits = config.limits
+        self.engine = EngineLimits(
+            limits.message_bytes,
+            limits.fragments,
+            Rate(limits.control_frames, limits.control_frames_burst),
+            config.websocket.fast_path,
+        )
+        self.message_rate = Rate(limits.messages_per_second, limits.messages_burst)
+        self.byte_rate = Rate(limits.bytes_per_second, limits.bytes_burst)
+
+    def verify(self, token: str) -> Identity:
+        """Raises Rejected."""
+        return self.verifier.verify(token, time.time())
+
+
+@dataclass(slots=True)
+class State:
+    """The front's own memory."""
+
+    rules: Rules
+    certificates: Certificates | None
+    addresses: AddressLimits
+    subjects: Counts
+    draining: bool = False
+    started_at: float = field(default_factory=time.time)
+    links: set[Link] = field(default_factory=set)
+
+    @property
+    def ready(self) -> bool:
+        return not self.draining

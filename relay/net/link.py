@@ -1,0 +1,350 @@
+"""A connection's two ends put together: the socket, the engine that reads it, and the one owner of its write side.
+
+Not here: what messages mean (session), which frame goes next (outbox). The one rule: bytes leave in `flush` alone, within the credit:
+so much that the kernel has little unsent, and no more, because what it holds cannot be overtaken by anything urgent.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from relay.delivery.channels import Lane
+from relay.delivery.frames import PING, PONG, close_frame, frame
+from relay.delivery.outbox import Outbox, Tick
+from relay.errors import CloseCode, CloseReason
+from relay.limits.buckets import Bucket
+from relay.net.poller import Poller
+from relay.net.transport import READ_SIZE, WRITE_SIZE, Lost, Transport
+from relay.net.websocket import Engine, EngineLimits
+from relay.session.connection import Connection
+from relay.session.services import Services
+from relay.session.timers import Timer
+
+log = logging.getLogger("relay.net")
+
+READS_PER_TURN: Final = 16  # reads one connection may do before the next has its turn
+BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has more than one record waiting
+_PING_FRAME: Final = frame(PING, b"")
+NO_CODE: Final = 1005
+LOST: Final = 1006  # RFC 6455 section 7.4.1: never on the wire, only in logs and metrics
+
+
+class Link:
+    """One client. `connection` is set before the first byte is fed."""
+
+    __slots__ = (
+        "_awaits", "_blocked", "_byte_bucket", "_bytes_in", "_bytes_out", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_message_bucket",
+        "_poller", "_read_at", "_resume", "_slowed", "_started", "_unsent", "_watch", "close_code", "close_reason", "connection", "ended", "engine", "finished",
+        "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport",
+    )  # fmt: skip
+
+    connection: Connection
+
+    def __init__(self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits) -> None:
+        self.services = services
+        self.transport = transport
+        self._poller = poller
+        self.engine = Engine(self, limits)
+        self.outbox = Outbox(services.channels, self, tick, services.config.outbox.urgent_share)
+        self.ended = trio.Event()
+        self.finished = False
+        self.close_code = LOST
+        self.close_reason: CloseReason | None = None
+        self.slot = 0
+        self.opened_at = services.wall()
+        self.heard = self.pinged = services.monotonic()
+        self._credit = transport.lowat
+        self._unsent: memoryview | bytes = b""
+        self._blocked = False  # waiting for "writable"
+        self._held = False  # not reading: plugins' work is queued up
+        self._slowed = False  # not reading: ahead of its rate
+        self._watch = (True, False)
+        self._resume: Timer | None = None
+        self._close_frame: bytes | None = None
+        self._farewell_sent = False  # our close frame is out
+        self._awaits = True  # the client's close frame may still come
+        self._started = False
+        self._read_at = 0.0
+        self._deadline: Timer | None = None
+        self._message_bucket = Bucket(services.message_rate)
+        self._byte_bucket = Bucket(services.byte_rate)
+        self._bytes_in = self._bytes_out = 0
+
+    @property
+    def bytes_in(self) -> int:
+        return self._bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._bytes_out
+
+    def start(self, early: bytes, last: int = 0) -> None:
+        """From now on the poller drives this connection. `early` came behind the request head."""
+        self._started = True
+        self._poller.add(self.transport.fd, self)
+        self.services.wheel.add(self)
+        self.connection.start(last)
+        if early:
+            self._feed(early, self.services.monotonic())
+
+    # Reading.
+
+    def readable(self, now: float) -> None:
+        """One read, because finding out that there is no more costs as much; more where more is likely.
+
+        Reading on matters under load: all that one turn brings goes out in one write per receiver.
+        """
+        busy = now - self._read_at < BUSY
+        self._read_at = now
+        try:
+            for _ in range(READS_PER_TURN):
+                data = self.transport.receive()
+                if not data:
+                    if data is not None:
+                        self._finish()
+                    return
+                self._feed(data, now)
+                if not (busy or len(data) == READ_SIZE) or self.finished or self._held or self._slowed:
+                    return
+        except Lost as lost:
+            self._lost(lost)
+        except Exception:
+            self._bug()
+
+    def _feed(self, data: bytes, now: float) -> None:
+        size = len(data)
+        self.heard = now
+        self._bytes_in += size
+        counters = self.services.counters
+        counters.bytes_in += size
+        if self.engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
+            return
+        messages = self.engine.feed(data, now)
+        counters.messages_in += messages
+        ahead = self._byte_bucket.take(now, size)
+        if messages:
+            ahead = max(ahead, self._message_bucket.take(now, messages))
+        if ahead:
+            self._slow_down(ahead, now)
+
+    def _slow_down(self, ahead: float, now: float) -> None:
+        """The client is `ahead` seconds ahead of its rate: it is read no further until it is not."""
+        services = self.services
+        most = services.config.limits.slow_down
+        if ahead > most:
+            self.connection.close(
+                CloseReason(CloseCode.TOO_MANY, "far more messages or bytes than allowed", "limits.messages_per_second", ahead)
+            )
+            return
+        services.counters.slowed += 1
+        self._slowed = True
+        if self._resume is not None:
+            self._resume.cancel()
+        self._resume = services.timers.at(now + ahead, self._go_on)
+        self._rewatch()
+
+    def _go_on(self) -> None:
+        self._resume = None
+        self._slowed = False
+        self.heard = self.services.monotonic()  # its silence was our doing
+        self._rewatch()
+
+    def hold(self, held: bool) -> None:
+        self._held = held
+        if not held:
+            self.heard = self.services.monotonic()
+        self._rewatch()
+
+    def _rewatch(self) -> None:
+        """Tells the poller what is waited for, when that has changed."""
+        watch = (not (self._held or self._slowed), self._blocked)
+        if watch != self._watch and not self.finished:
+            self._watch = watch
+            self._poller.watch(self.transport.fd, read=watch[0], write=watch[1])
+
+    # What the engine tells (net/websocket.Sink).
+
+    def message(self, opcode: int, payload: bytes) -> None:
+        if self.connection.closing is None:
+            self.connection.message(opcode, payload)
+
+    def ping(self, payload: bytes) -> None:
+        self.services.counters.control_in += 1
+        if self.connection.closing is None:
+            self.outbox.put(self.services.channels.control, frame(PONG, payload))
+
+    def pong(self, payload: bytes) -> None:
+        self.services.counters.control_in += 1
+
+    def closed(self, code: int, reason: str) -> None:
+        """The client closes: answer with its code (RFC 6455 section 5.5.1), unless we were first."""
+        self._awaits = False
+        if self.connection.closing is None:
+            self.close_code = code
+            self.connection.closing = CloseReason(CloseCode.NORMAL, reason)
+            self.connection.depart()
+            self.outbox.clear()
+            self._end_with(close_frame(CloseCode.NORMAL if code == NO_CODE else code))
+        elif self._farewell_sent:
+            self._finish()
+
+    def failed(self, reason: CloseReason) -> None:
+        self._awaits = False
+        self.connection.close(reason)
+
+    # Writing.
+
+    def writable(self, now: float) -> None:
+        self._blocked = False
+        self._credit = self.transport.lowat
+        self.flush()
+        self._rewatch()
+
+    def flush(self) -> None:
+        """One write, or as many as the credit allows; what is left waits for "writable"."""
+        outbox = self.outbox
+        outbox.touched = False
+        if self._blocked or self.finished:
+            return
+        if outbox.drops:
+            self.connection.tell_drops()
+            outbox.touched = False
+        transport = self.transport
+        unsent = self._unsent
+        credit = self._credit
+        sent_all = 0
+        try:
+            while True:
+                if credit <= 0:
+                    credit = transport.room()
+                    if credit <= 0:
+                        self._blocked = True
+                        break
+                if not unsent:
+                    unsent = outbox.take(credit)
+                    if not unsent:
+                        if self._close_frame is not None:
+                            unsent, self._close_frame = self._close_frame, None
+                            self._farewell_sent = True
+                            continue
+                        break
+                sent = transport.send(unsent if len(unsent) <= WRITE_SIZE else memoryview(unsent)[:WRITE_SIZE])
+                if not sent:
+                    self._blocked = True
+                    break
+                sent_all += sent
+                credit -= sent
+                unsent = b"" if sent == len(unsent) else memoryview(unsent)[sent:]
+        except Lost as lost:
+            self._lost(lost)
+            return
+        except Exception:
+            self._bug()
+            return
+        self._unsent = unsent
+        self._credit = credit
+        if sent_all:
+            self._bytes_out += sent_all
+            counters = self.services.counters
+            counters.bytes_out += sent_all
+            counters.writes += 1
+        if self._blocked:
+            self._rewatch()
+        elif self._farewell_sent and not self._awaits:
+            self._said_all()
+
+    def _said_all(self) -> None:
+        """Our close frame is out and no other will come. The server closes TCP first (RFC 6455 section 7.1.1).
+
+        If the client has broken a rule, more of what it sent may be on its way, and closing now would reset the connection and
+        take our close frame with it: so only our half is closed, until the client's end or the deadline.
+        """
+        if self.close_reason is None:
+            self._finish()
+        elif not self.transport.half_closed:
+            self.transport.half_close()
+
+    def overflowed(self, lane: Lane) -> None:
+        """The client does not read: what waits for it is dropped, because it would not get through before the deadline either."""
+        if self.connection.closing is None:
+            counters = self.services.counters
+            counters.dropped[lane.name, "closed"] += 1
+            self.outbox.clear()
+            self.connection.close(CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0))
+
+    # The end.
+
+    def close(self, reason: CloseReason, farewell: bytes | None) -> None:
+        """See session.connection.Wire: called once, by `Connection.close`."""
+        self.close_reason = reason
+        self.close_code = int(reason.code)
+        if farewell is not None:
+            self.outbox.put(self.services.channels.control, farewell)
+        self._end_with(close_frame(reason.code, reason.text()))
+
+    def _end_with(self, last: bytes) -> None:
+        services = self.services
+        self._close_frame = last
+        if self._resume is not None:
+            self._resume.cancel()
+        self._held = self._slowed = False
+        self._rewatch()
+        self._deadline = services.timers.at(services.monotonic() + services.config.timeouts.close, self.abort)
+        if not self.outbox.touched:
+            self.outbox.touch()
+
+    def beat(self, now: float) -> None:
+        """A ping, if nothing has come for a whole period."""
+        if self.connection.closing is None and now - self.heard >= self.services.wheel.period * 0.9:
+            self.pinged = now
+            self.outbox.put(self.services.channels.control, _PING_FRAME)
+
+    def check(self, now: float) -> None:
+        """Dead is who was asked and has said nothing since."""
+        if self.pinged > self.heard and not (self._held or self._slowed) and now - self.pinged < self.services.wheel.period:
+            self.services.counters.dead += 1
+            self.close_reason = CloseReason(CloseCode.TOO_SLOW, "no sign of life after a ping", "websocket.heartbeat_timeout")
+            self.abort()
+
+    def abort(self) -> None:
+        """Ends at once."""
+        if not self.finished:
+            self._finish(aborted=True)
+
+    def _lost(self, lost: Lost) -> None:
+        if self.close_reason is None and self.connection.closing is None:
+            self.close_reason = CloseReason(CloseCode.GOING_AWAY, f"connection lost: {lost}")
+        self._finish(aborted=True)
+
+    def _bug(self) -> None:
+        """Guards the poller: whatever goes wrong with one connection ends that one."""
+        log.exception("bug in connection %s of %s", self.connection.session, self.connection.subject)
+        self.close_reason = CloseReason(CloseCode.INTERNAL, "a bug on our side; it was logged")
+        self.close_code = CloseCode.INTERNAL
+        self._finish(aborted=True)
+
+    def _finish(self, *, aborted: bool = False) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        self.engine.stop()
+        self.services.wheel.remove(self)
+        for timer in (self._deadline, self._resume):
+            if timer is not None:
+                timer.cancel()
+        if self._started:
+            self._poller.remove(self.transport.fd)
+        if aborted:
+            self.transport.abort()
+        else:
+            self.transport.close()
+        self.outbox.clear()
+        if self.connection.closing is None:
+            self.close_reason = self.connection.closing = self.close_reason or CloseReason(CloseCode.GOING_AWAY, "the client went away without a close")
+        self.connection.lost()
+        self.ended.set()
+
+

@@ -1,0 +1,104 @@
+"""Listening sockets, and the loop that accepts from them.
+
+Not here: what happens to a connection. The one rule: whatever accept() says, the loop goes on; when descriptors run out it waits, says
+so once in a while, and accepts again as soon as there are some.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import trio
+
+from relay.config.address import parse_listen
+from relay.errors import ConfigError, ConfigProblem
+
+log = logging.getLogger("relay.net")
+
+ACCEPTS_PER_TURN: Final = 64
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE: Final = 0.1  # seconds between tries while descriptors are exhausted
+_TELL_EVERY: Final = 10.0  # seconds between two log lines about it
+
+
+def open_listeners(addresses: Iterable[str], backlog: int, key: str) -> list[socket.socket]:
+    """Bound and listening sockets. Raises ConfigError naming each address that cannot be had; then none stays open.
+
+    Where ":PORT" asks for every address, a machine without IPv6 gets IPv4 alone.
+    """
+    sockets: list[socket.socket] = []
+    problems: list[ConfigProblem] = []
+    for text in addresses:
+        wanted = parse_listen(text)
+        port = 0
+        opened = 0
+        for host, asked in wanted:
+            try:
+                for family, kind, protocol, _, address in socket.getaddrinfo(
+                    host, asked or port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                ):
+                    sockets.append(_listen(family, kind, protocol, address, backlog))
+                    port = sockets[-1].getsockname()[1]  # with port 0, both families shall have the same one
+                    opened += 1
+            except OSError as error:
+                no_ipv6 = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and host == "::"
+                if not (len(wanted) > 1 and no_ipv6):
+                    problems.append(ConfigProblem("configuration", key, f"cannot listen on {text}: {error.strerror or error}"))
+    if problems:
+        for sock in sockets:
+            sock.close()
+        raise ConfigError(problems)
+    return sockets
+
+
+def _listen(family: int, kind: int, protocol: int, address: Any, backlog: int) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def accept_from(
+    listener: socket.socket, handle: Callable[[socket.socket, str], None], may_accept: Callable[[], Awaitable[None]]
+) -> None:
+    """Hands every connection and its address to `handle`, which must not block, until cancelled. Closes the listener."""
+    told = -_TELL_EVERY
+    with listener:
+        while True:
+            await may_accept()
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(ACCEPTS_PER_TURN):
+                try:
+                    sock, address = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        if trio.current_time() - told >= _TELL_EVERY:
+                            told = trio.current_time()
+                            log.error("cannot accept connections: %s", error.strerror)
+                        await trio.sleep(_PAUSE)
+                    break  # else the client was gone before we took it
+                handle(sock, address[0] if isinstance(address, tuple) else str(address))
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """Raises the soft limit of open files as far as needed and allowed; returns what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft

@@ -1,0 +1,180 @@
+"""Which connections are ready: one poller for all of them, and one flush for all that a tick brought.
+
+A tick: wait until something is ready, let every ready connection read (a bounded amount), then let every connection that somebody put
+something for write once. Not here: what is read or written. The one rule: handlers are sync and never raise; whoever puts outside a
+tick gets one too (`Poller.wake`).
+
+Two implementations behind one interface, tested by the same tests: `EpollPoller` has one `select.epoll` for all connections and Trio
+waits for that one descriptor; `TaskPoller` has a task per connection, for systems without epoll.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import trio
+
+from relay.delivery.outbox import Tick
+
+BATCH: Final = 512  # ready connections handled before Trio's other tasks get a turn
+
+
+class Handler(Protocol):
+    """A connection. None of these may raise or block."""
+
+    def readable(self, now: float) -> None: ...
+    def writable(self, now: float) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Flusher:
+    """Flushes for those who put while no tick ran: plugins' tasks, brokers, timers."""
+
+    def __init__(self) -> None:
+        self._wake = trio.Event()
+        self.tick = Tick(self._set)
+
+    def _set(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self.tick.flush()
+
+
+class Poller(Protocol):
+    """How ready connections are found."""
+
+    tick: Tick
+
+    def add(self, fd: int, handler: Handler) -> None: ...
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        """Changes what is waited for. Only for descriptors that were added."""
+
+    def remove(self, fd: int) -> None:
+        """Must be called before the descriptor is closed. Safe within the handler's own call."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+
+
+class EpollPoller:
+    """Nested epoll: all connections in one epoll, which Trio's own waits for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._flusher = Flusher()
+        self.tick = self._flusher.tick
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+
+    def add(self, fd: int, handler: Handler) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        self._epoll.modify(fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0))
+
+    def remove(self, fd: int) -> None:
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        epoll, handlers, tick = self._epoll, self._handlers, self.tick
+        writable = select.EPOLLOUT
+        other = ~writable
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flusher.run)
+            try:
+                while True:
+                    await trio.lowlevel.wait_readable(epoll.fileno())
+                    now = self._clock()
+                    tick.running = True
+                    for fd, events in epoll.poll(0, BATCH):
+                        handler = handlers.get(fd)
+                        if handler is None:  # removed by another handler of this batch
+                            continue
+                        if events & other:  # readable, error or hang-up: reading tells which
+                            handler.readable(now)
+                        if events & writable and fd in handlers:
+                            handler.writable(now)
+                    tick.flush()
+            finally:
+                tick.running = False
+                epoll.close()
+
+
+class TaskPoller:
+    """The portable twin: up to two tasks per connection, one waiting for each direction."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._flusher = Flusher()
+        self.tick = self._flusher.tick
+        self._clock = clock
+        self._handlers: dict[int, Handler] = {}
+        self._waiting: dict[tuple[int, bool], trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._early: list[int] = []
+
+    def add(self, fd: int, handler: Handler) -> None:
+        self._handlers[fd] = handler
+        if self._nursery is None:
+            self._early.append(fd)
+        else:
+            self.watch(fd, read=True, write=False)
+
+    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+        for wanted, is_write in ((read, False), (write, True)):
+            scope = self._waiting.get((fd, is_write))
+            if wanted and scope is None:
+                assert self._nursery is not None
+                scope = self._waiting[fd, is_write] = trio.CancelScope()
+                self._nursery.start_soon(self._wait, fd, is_write, scope)
+            elif not wanted and scope is not None:
+                del self._waiting[fd, is_write]
+                scope.cancel()
+
+    def remove(self, fd: int) -> None:
+        self.watch(fd, read=False, write=False)
+        del self._handlers[fd]
+        trio.lowlevel.notify_closing(fd)
+
+    async def _wait(self, fd: int, is_write: bool, scope: trio.CancelScope) -> None:
+        wait = trio.lowlevel.wait_writable if is_write else trio.lowlevel.wait_readable
+        key = (fd, is_write)
+        with scope:
+            while self._waiting.get(key) is scope:
+                try:
+                    await wait(fd)
+                except (trio.ClosedResourceError, OSError):
+                    return
+                handler = self._handlers.get(fd)
+                if handler is None or self._waiting.get(key) is not scope:
+                    return
+                self.tick.running = True
+                if is_write:
+                    handler.writable(self._clock())
+                else:
+                    handler.readable(self._clock())
+                self.tick.flush()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._flusher.run)
+            for fd in self._early:
+                if fd in self._handlers:
+                    self.watch(fd, read=True, write=False)
+            self._early.clear()
+            await trio.sleep_forever()
+
+
+def make_poller(kind: str, clock: Callable[[], float]) -> Any:
+    """The poller that `server.poller` asks for: "auto", "epoll" or "portable"."""
+    if kind == "epoll" or (kind == "auto" and hasattr(select, "epoll")):
+        return EpollPoller(clock)
+    return TaskPoller(clock)

@@ -1,0 +1,166 @@
+"""One client's socket, with or without TLS: non-blocking and sync in both directions.
+
+TLS is OpenSSL on the descriptor itself (`ssl.SSLSocket`), so a read or a write is one call and an alert goes out by itself;
+`trio.SSLStream` costs three to five times more a message (docs/why/sync-hot-path.md). Not here: what the bytes mean, when to write.
+The one rule: nothing here waits, except the `async` methods at the end, which serve the time before the WebSocket begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import socket
+import ssl
+import struct
+import sys
+from typing import Final
+
+import trio
+
+READ_SIZE: Final = 16384  # a TLS record's largest payload: nothing is left behind in OpenSSL, so level-triggered polling is right
+WRITE_SIZE: Final = 16384  # one record
+
+# Linux' ioctl that tells how much the kernel has not sent yet (sockios.h). Elsewhere the poller's "writable" must do.
+_SIOCOUTQNSD: Final = 0x894B if sys.platform.startswith("linux") else None
+_TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_GONE: Final = frozenset(
+    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EBADF}
+)
+
+
+class Lost(trio.BrokenResourceError):
+    """The connection broke; the text says how, for the log."""
+
+
+class Transport:
+    """A connected socket. `tls` tells whether it is an SSLSocket whose handshake is still to be done or done."""
+
+    __slots__ = ("_recv", "_send", "fd", "half_closed", "lowat", "sock", "tls")
+
+    def __init__(self, sock: socket.socket, *, unsent_bytes: int) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.half_closed = False
+        self.lowat = unsent_bytes
+        self._recv = sock.recv
+        self._send = sock.send
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _TCP_NOTSENT_LOWAT is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
+            else:  # a small buffer is the next best bound on what cannot be overtaken any more
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
+
+    def receive(self) -> bytes | None:
+        """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
+        try:
+            return self._recv(READ_SIZE)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return None
+        except ssl.SSLWantWriteError:
+            return None  # a key update waits for room; the next write takes it along
+        except OSError as error:
+            raise _lost(error) from None
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Writes what the socket takes of at most WRITE_SIZE bytes, returns how much; 0: it must become writable first.
+
+        After 0 the next call must begin with the same bytes (a TLS record may be half out). Raises Lost.
+        """
+        try:
+            return self._send(data)
+        except (ssl.SSLWantWriteError, BlockingIOError):
+            return 0
+        except ssl.SSLWantReadError:
+            return 0
+        except OSError as error:
+            raise _lost(error) from None
+
+    def room(self) -> int:
+        """Bytes that may be handed to the kernel so that no more than `lowat` stay unsent; 0: unknown or none, wait for writable."""
+        if _SIOCOUTQNSD is None:
+            return 0
+        try:
+            unsent: int = struct.unpack("i", fcntl.ioctl(self.fd, _SIOCOUTQNSD, b"\0\0\0\0"))[0]
+        except OSError:
+            return 0
+        room = self.lowat - unsent
+        return room if room >= self.lowat // 2 else 0
+
+    def half_close(self) -> None:
+        """Says that nothing more will be sent; what still comes can only be read to be dropped (it is not decrypted)."""
+        self.half_closed = True
+        self._say_goodbye()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Ends the connection, with TLS's close_notify if it goes out at once."""
+        if not self.half_closed:
+            self._say_goodbye()
+        self.sock.close()
+
+    def _say_goodbye(self) -> None:
+        if isinstance(self.sock, ssl.SSLSocket):
+            try:
+                self.sock.unwrap()
+            except (OSError, ValueError):
+                pass
+
+    def abort(self) -> None:
+        """Ends the connection with a reset: what the kernel holds unsent is dropped, no TIME_WAIT stays behind."""
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except OSError:
+            pass
+        self.sock.close()
+
+    # Before the WebSocket: each connection waits in its own task.
+
+    async def do_handshake(self) -> None:
+        """TLS handshake. On failure the alert has been written (RFC 8446 section 6.2). Raises Lost."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                self.sock.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.fd)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.fd)
+            except OSError as error:
+                raise _lost(error) from None
+            except ValueError as error:  # a server name OpenSSL does not like
+                raise Lost(str(error)) from None
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+
+    async def receive_some(self) -> bytes:
+        """At least one byte, b"" at the end. Raises Lost."""
+        await trio.lowlevel.checkpoint()
+        while (data := self.receive()) is None:
+            await trio.lowlevel.wait_readable(self.fd)
+        return data
+
+    async def send_all(self, data: bytes) -> None:
+        """Raises Lost."""
+        await trio.lowlevel.checkpoint()
+        rest = memoryview(data)
+        while rest:
+            sent = self.send(rest[:WRITE_SIZE])
+            if not sent:
+                await trio.lowlevel.wait_writable(self.fd)
+            rest = rest[sent:]
+
+
+def _lost(error: OSError) -> Lost:
+    if isinstance(error, ssl.SSLError):
+        return Lost(f"TLS: {error.reason or error.__class__.__name__}")
+    if error.errno in _GONE:
+        return Lost(errno.errorcode.get(error.errno, str(error.errno)))
+    return Lost(str(error))

@@ -1,0 +1,285 @@
+"""The server's WebSocket engine: bytes in, messages out (RFC 6455 section 5). Sans-IO.
+
+A splitter reads each frame's header and checks it *before* a payload is kept. Whole, unfragmented, uncompressed data frames then take
+the fast path, a few lines that do nothing else. Every other frame goes, one at a time, through wsproto's connection. Not here: sending,
+sockets, what messages mean. The one rule: both paths agree; the same tests run with the fast path on and off.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+
+from relay.errors import CloseCode, CloseReason
+from relay.limits.buckets import Bucket, Rate
+
+BINARY: Final = 2
+_CONTROL: Final = 8
+_KNOWN: Final = frozenset({0, 1, 2, 8, 9, 10})
+
+
+def xor_mask(data: bytes, mask: bytes) -> bytes:
+    """Masks or unmasks (RFC 6455 section 5.3) as one large integer: no C, and still fast for small frames."""
+    size = len(data)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+
+
+def _best_mask() -> Callable[[bytes, bytes], bytes]:
+    try:
+        from websockets.speedups import apply_mask  # not a documented API, so never relied upon
+
+        if apply_mask(b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f") == xor_mask(b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f"):
+            return apply_mask
+    except (ImportError, TypeError, ValueError):
+        pass
+    return xor_mask
+
+
+unmask: Final = _best_mask()
+
+
+class Sink(Protocol):
+    """Who is told. Each may close the connection; the engine then stops (`Engine.stop`)."""
+
+    def message(self, opcode: int, payload: bytes) -> None:
+        """A whole message: opcode 1 and valid UTF-8, or opcode 2."""
+
+    def ping(self, payload: bytes) -> None: ...
+    def pong(self, payload: bytes) -> None: ...
+    def closed(self, code: int, reason: str) -> None:
+        """The client's close frame; 1005 where it gave no code (RFC 6455 section 7.1.5)."""
+
+    def failed(self, reason: CloseReason) -> None:
+        """The client broke a rule: nothing more will be read from it."""
+
+
+@dataclass(slots=True, frozen=True)
+class EngineLimits:
+    """Bounds of what a client may send: bytes of a message, fragments of a message, control frames a second."""
+
+    message_bytes: int
+    fragments: int
+    control: Rate
+    fast_path: bool = True
+
+
+class Engine:
+    """Reads one client's frames. `unmask` is handed in for tests."""
+
+    __slots__ = ("_checked", "_control", "_fragments", "_limits", "_message_bytes", "_need", "_parts", "_rest", "_sink", "_slow", "_utf8", "stopped", "unmask")
+
+    def __init__(self, sink: Sink, limits: EngineLimits) -> None:
+        self._sink = sink
+        self._limits = limits
+        self._rest: bytearray | None = None  # bytes of a frame that is not whole yet
+        self._need = 0  # how many bytes make it whole, as far as is known
+        self._slow: Connection | None = None  # lives while a fragmented message does
+        self._parts: list[bytes] | list[str] = []
+        self._fragments = 0
+        self._message_bytes = 0
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self._checked = 0
+        self._control: Bucket | None = None
+        self.stopped = False
+        self.unmask = unmask
+
+    def stop(self) -> None:
+        """Ignore whatever else has come."""
+        self.stopped = True
+        self._rest = None
+
+    def feed(self, data: bytes, now: float) -> int:
+        """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for rates."""
+        rest = self._rest
+        if rest is not None:
+            rest += data
+            if len(rest) < self._need:
+                if self._utf8 is not None:
+                    self._check_text(rest)
+                return 0
+            data = bytes(rest)
+            self._rest = None
+        count = 0
+        position = 0
+        end = len(data)
+        limits = self._limits
+        fast = limits.fast_path
+        message = self._sink.message
+        while not self.stopped:
+            left = end - position
+            if left < 6:
+                if left:
+                    if left > 1 and not self._header_is_fine(data[position], data[position + 1], 0):
+                        break
+                    self._keep(data, position, 6)
+                break
+            first = data[position]
+            second = data[position + 1]
+            size = second & 127
+            if size < 126:
+                head = position + 6
+            elif size == 126:
+                if left < 8:
+                    if self._header_is_fine(first, second, 0):
+                        self._keep(data, position, 8)
+                    break
+                size = int.from_bytes(data[position + 2 : position + 4], "big")
+                head = position + 8
+                if size < 126:
+                    self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
+                    break
+            else:
+                if left < 14:
+                    if self._header_is_fine(first, second, 0):
+                        self._keep(data, position, 14)
+                    break
+                size = int.from_bytes(data[position + 2 : position + 10], "big")
+                head = position + 14
+                if size < 65536 or size >> 63:
+                    self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
+                    break
+            if (first == 0x81 or first == 0x82) and second >= 128 and size <= limits.message_bytes and fast and self._slow is None:
+                stop = head + size
+                if stop > end:
+                    self._keep(data, position, stop - position)
+                    if first == 0x81:
+                        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+                        self._checked = head - position
+                        assert self._rest is not None
+                        self._check_text(self._rest)
+                    break
+                payload = self.unmask(data[head:stop], data[head - 4 : head])
+                self._utf8 = None
+                if first == 0x81 and not payload.isascii():
+                    try:
+                        payload.decode()
+                    except UnicodeDecodeError:
+                        self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
+                        break
+                position = stop
+                count += 1
+                message(first & 15, payload)
+                continue
+            if not self._header_is_fine(first, second, size):
+                break
+            stop = head + size
+            if stop > end:
+                self._keep(data, position, stop - position)
+                break
+            if first & 15 >= _CONTROL:
+                if self._too_many_control_frames(now):
+                    break
+            elif not self._fragment_fits(first, size):
+                break
+            count += self._slowly(data[position:stop])
+            position = stop
+        return count
+
+    def _keep(self, data: bytes, position: int, need: int) -> None:
+        self._rest = bytearray(memoryview(data)[position:])
+        self._need = need
+
+    def _header_is_fine(self, first: int, second: int, size: int) -> bool:
+        """What a header alone can get wrong (RFC 6455 sections 5.1, 5.2, 5.5), and the size limit."""
+        opcode = first & 15
+        wrong = None
+        if first & 0x70:
+            wrong = "reserved bit set"  # no extension was negotiated
+        elif opcode not in _KNOWN:
+            wrong = f"reserved opcode {opcode}"
+        elif second < 128:
+            wrong = "frame not masked"
+        elif opcode >= _CONTROL:
+            if first < 128:
+                wrong = "fragmented control frame"
+            elif second & 127 > 125:
+                wrong = "control frame too long"
+        elif (opcode == 0) != (self._slow is not None):
+            wrong = "continuation without a start" if opcode == 0 else "new message inside another"
+        if wrong is not None:
+            self._fail(CloseCode.PROTOCOL_ERROR, wrong)
+            return False
+        total = size if opcode else size + self._message_bytes
+        if opcode < _CONTROL and total > self._limits.message_bytes:
+            self._fail(CloseCode.TOO_BIG, f"message larger than {self._limits.message_bytes} bytes", "limits.message_bytes")
+            return False
+        return True
+
+    def _fragment_fits(self, first: int, size: int) -> bool:
+        if first & 15:
+            self._fragments = self._message_bytes = 0
+        self._fragments += 1
+        self._message_bytes += size
+        if self._fragments > self._limits.fragments:
+            self._fail(CloseCode.TOO_BIG, f"more than {self._limits.fragments} fragments", "limits.fragments")
+            return False
+        return True
+
+    def _too_many_control_frames(self, now: float) -> bool:
+        if self._control is None:
+            self._control = Bucket(self._limits.control)
+        if self._control.try_take(now) > 0:
+            self._fail(CloseCode.POLICY, "too many control frames", "limits.control_frames")
+            return True
+        return False
+
+    def _check_text(self, rest: bytearray) -> None:
+        """Bad UTF-8 is found as it arrives, not when a long message is whole: whole groups of four masked bytes at a time."""
+        head = self._need_head(rest)
+        start = self._checked
+        stop = len(rest) - (len(rest) - head) % 4
+        if stop <= start or self._utf8 is None:
+            return
+        piece = self.unmask(bytes(rest[start:stop]), bytes(rest[head - 4 : head]))
+        self._checked = stop
+        try:
+            self._utf8.decode(piece)
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
+
+    @staticmethod
+    def _need_head(rest: bytearray) -> int:
+        size = rest[1] & 127
+        return 6 if size < 126 else 8 if size == 126 else 14
+
+    def _slowly(self, frame: bytes) -> int:
+        """One whole frame through wsproto; returns how many messages it completed."""
+        slow = self._slow or Connection(ConnectionType.SERVER)
+        slow.receive_data(frame)
+        count = 0
+        sink = self._sink
+        for event in slow.events():
+            if self.stopped:
+                break
+            if isinstance(event, TextMessage | BytesMessage):
+                self._slow = slow
+                self._parts.append(event.data)  # type: ignore[arg-type]
+                if event.message_finished:
+                    parts, self._parts, self._slow = self._parts, [], None
+                    count += 1
+                    if isinstance(event, TextMessage):
+                        sink.message(1, "".join(parts).encode())  # type: ignore[arg-type]
+                    else:
+                        sink.message(BINARY, b"".join(parts))  # type: ignore[arg-type]
+            elif isinstance(event, Ping):
+                sink.ping(bytes(event.payload))
+            elif isinstance(event, Pong):
+                sink.pong(bytes(event.payload))
+            elif isinstance(event, CloseConnection):
+                if slow.state is ConnectionState.OPEN:  # not a close frame: wsproto's way to tell a protocol error
+                    bad_text = event.code == CloseCode.INVALID_PAYLOAD
+                    self._fail(CloseCode(event.code), "text is not UTF-8" if bad_text else event.reason or "protocol error")
+                else:
+                    self.stop()
+                    sink.closed(int(event.code), event.reason or "")
+        return count
+
+    def _fail(self, code: CloseCode, reason: str, setting: str | None = None) -> None:
+        self.stop()
+        self._sink.failed(CloseReason(code, reason, setting))

@@ -1,0 +1,54 @@
+"""The plain mode: what one sends, the others in the room receive, byte for byte; text stays text, binary stays binary.
+
+There is no envelope, so answers and refusals cannot be told in band: a refused message is counted, and a client that may not
+publish at all is closed with a reason. The one rule: nothing of ours ever appears between an application's messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from relay.delivery.frames import frame
+from relay.errors import CloseReason, Refused
+from relay.model import Kind, Message, Payload
+from relay.protocols.base import Command, Hello, Publish, RequestId
+
+
+class Plain:
+    """WebSocket without a subprotocol, one room a socket."""
+
+    name: Final = "plain"
+    subprotocol: Final = None
+
+    def decode(self, opcode: int, payload: bytes, home: str) -> Command:
+        return Publish(home, Payload(Kind.TEXT if opcode == 1 else Kind.BINARY, payload))
+
+    def message(self, message: Message) -> bytes:
+        return frame(*message.data.plain())
+
+    def hello(self, hello: Hello) -> None:
+        return None
+
+    def ok(self, request: RequestId, result: dict[str, Any]) -> None:
+        return None
+
+    def error(self, request: RequestId, refused: Refused) -> None:
+        return None
+
+    def pong(self, request: RequestId) -> None:
+        return None
+
+    def joined(self, room: str, subject: str) -> None:
+        return None
+
+    def left(self, room: str, subject: str) -> None:
+        return None
+
+    def gap(self, room: str, first: int, last: int, reason: str) -> None:
+        return None
+
+    def expiring(self, seconds: float) -> None:
+        return None
+
+    def bye(self, reason: CloseReason) -> None:
+        return None

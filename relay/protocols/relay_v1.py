@@ -1,0 +1,262 @@
+"""`relay.v1`: one message is one object, as JSON in a text frame or as msgpack in a binary frame. docs/protocol.md has the tables.
+
+Not here: what a command does. The one rule: `data` is passed through unread (msgspec.Raw), so the cost of a message does not depend on
+how complicated it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from relay.delivery.frames import BINARY, TEXT, frame
+from relay.errors import CloseCode, CloseReason, Refused
+from relay.model import Kind, Message, Payload
+from relay.protocols.base import (
+    Auth,
+    Call,
+    Command,
+    Hello,
+    History,
+    Join,
+    Leave,
+    Ping,
+    Position,
+    Presence,
+    ProtocolError,
+    Publish,
+    RequestId,
+)
+
+Raw: TypeAlias = msgspec.Raw
+
+
+class _In(msgspec.Struct, frozen=True, gc=False, tag_field="t", forbid_unknown_fields=True):
+    id: RequestId = None
+
+
+class _Join(_In, tag="join", kw_only=True, frozen=True):
+    room: str
+    since: Position | None = None
+    last: int = 0
+    members: bool = False
+
+
+class _Leave(_In, tag="leave", kw_only=True, frozen=True):
+    room: str
+
+
+class _Publish(_In, tag="publish", kw_only=True, frozen=True):
+    room: str
+    data: Raw
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    echo: bool = False
+
+
+class _Call(_In, tag="call", kw_only=True, frozen=True):
+    room: str
+    method: str
+    data: Raw | None = None
+    timeout: float | None = None
+
+
+class _Presence(_In, tag="presence", kw_only=True, frozen=True):
+    room: str
+
+
+class _History(_In, tag="history", kw_only=True, frozen=True):
+    room: str
+    since: Position | None = None
+    last: int = 0
+
+
+class _Auth(_In, tag="auth", kw_only=True, frozen=True):
+    token: str
+
+
+class _Ping(_In, tag="ping", kw_only=True, frozen=True):
+    pass
+
+
+_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Auth | _Ping
+
+
+class _OnlyId(msgspec.Struct):
+    id: RequestId = None
+
+
+class _Message(msgspec.Struct, tag_field="t", tag="message", omit_defaults=True, rename={"sender": "from"}, gc=False):
+    room: str
+    data: Raw
+    sender: str | None = None
+    offset: int = 0
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    at: float = 0.0
+
+
+Codec = TypeVar("Codec", msgspec.json.Encoder, msgspec.msgpack.Encoder)
+
+
+class _RelayV1(Generic[Codec]):
+    """What both codecs share. Subclasses say how to encode, and how a payload looks in their format."""
+
+    name: str
+    subprotocol: str
+    _opcode: int
+    _wrong_opcode: str
+    _kind: Kind
+    _encoder: Codec
+    _decode: Any
+    _decode_id: Any
+
+    def _payload(self, payload: Payload) -> bytes:
+        raise NotImplementedError  # pragma: no cover - both subclasses have it
+
+    def decode(self, opcode: int, payload: bytes, home: str) -> Command:
+        if opcode != self._opcode:
+            raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, self._wrong_opcode))
+        try:
+            command: _AnyIn = self._decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise self._not_understood(payload, error) from None
+        if type(command) is _Publish:
+            return Publish(
+                command.room,
+                Payload(self._kind, bytes(command.data)),
+                command.id,
+                command.channel,
+                command.key,
+                command.to,
+                command.echo,
+            )
+        return self._rarer(command)
+
+    def _rarer(self, command: _AnyIn) -> Command:
+        match command:
+            case _Join():
+                return Join(command.room, command.id, command.since, command.last, command.members)
+            case _Leave():
+                return Leave(command.room, command.id)
+            case _Call():
+                data = None if command.data is None else Payload(self._kind, bytes(command.data))
+                return Call(command.room, command.method, data, command.id, command.timeout)
+            case _Presence():
+                return Presence(command.room, command.id)
+            case _History():
+                return History(command.room, command.id, command.since, command.last)
+            case _Auth():
+                return Auth(command.token, command.id)
+            case _Ping():
+                return Ping(command.id)
+        raise AssertionError(command)
+
+    def _not_understood(self, payload: bytes, error: Exception) -> Refused:
+        nested = isinstance(error, RecursionError)
+        what = "nested too deeply" if nested else str(error) or "not understood"
+        refused = Refused("unknown_type" if "Invalid value" in what and "$.t" in what else "bad_request", what)
+        if not nested:
+            try:
+                refused.request = self._decode_id(payload).id
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                pass
+        return refused
+
+    def _frame(self, answer: Any) -> bytes:
+        return frame(self._opcode, self._encoder.encode(answer))
+
+    def _as_sent(self, message: Message) -> _Message:
+        return _Message(
+            message.room,
+            Raw(self._payload(message.data)),
+            message.sender,
+            message.offset,
+            message.channel,
+            message.key,
+            message.to,
+            message.at,
+        )
+
+    def message(self, message: Message) -> bytes:
+        return frame(self._opcode, self._encoder.encode(self._as_sent(message)))
+
+    def hello(self, hello: Hello) -> bytes:
+        return self._frame({"t": "hello", **msgspec.structs.asdict(hello)})
+
+    def ok(self, request: RequestId, result: dict[str, Any]) -> bytes | None:
+        if request is None:
+            return None
+        answer: dict[str, Any] = {"t": "ok", "id": request, **result}
+        if isinstance(data := result.get("data"), Payload):
+            answer["data"] = Raw(self._payload(data))
+        if "messages" in result:
+            answer["messages"] = [self._as_sent(message) for message in result["messages"]]
+        return self._frame(answer)
+
+    def error(self, request: RequestId, refused: Refused) -> bytes:
+        answer: dict[str, Any] = {"t": "error", "id": request, "code": refused.code, "message": refused.message}
+        if refused.retry_after is not None:
+            answer["retry_after"] = round(refused.retry_after, 3)
+        if refused.setting is not None:
+            answer["limit"] = refused.setting
+        return self._frame(answer)
+
+    def pong(self, request: RequestId) -> bytes:
+        return self._frame({"t": "pong"} if request is None else {"t": "pong", "id": request})
+
+    def joined(self, room: str, subject: str) -> bytes:
+        return self._frame({"t": "joined", "room": room, "subject": subject})
+
+    def left(self, room: str, subject: str) -> bytes:
+        return self._frame({"t": "left", "room": room, "subject": subject})
+
+    def gap(self, room: str, first: int, last: int, reason: str) -> bytes:
+        return self._frame({"t": "gap", "room": room, "from": first, "to": last, "reason": reason})
+
+    def expiring(self, seconds: float) -> bytes:
+        return self._frame({"t": "expiring", "in": round(seconds, 1)})
+
+    def bye(self, reason: CloseReason) -> bytes:
+        again = None
+        if reason.reconnect_after is not None:
+            again = {"after": reason.reconnect_after, "jitter": reason.reconnect_jitter}
+        answer = {"t": "bye", "code": int(reason.code), "reason": reason.reason, "reconnect": again}
+        if reason.setting is not None:
+            answer["limit"] = reason.setting
+        return self._frame(answer)
+
+
+class RelayV1Json(_RelayV1[msgspec.json.Encoder]):
+    """`relay.v1.json`, text frames."""
+
+    name = "relay.v1.json"
+    subprotocol = "relay.v1.json"
+    _opcode: Final = TEXT
+    _wrong_opcode = "relay.v1.json takes text messages only"
+    _kind = Kind.JSON
+    _encoder = msgspec.json.Encoder()
+    _decode = staticmethod(msgspec.json.Decoder(_AnyIn).decode)
+    _decode_id = staticmethod(msgspec.json.Decoder(_OnlyId).decode)
+
+    def _payload(self, payload: Payload) -> bytes:
+        return payload.as_json()
+
+
+class RelayV1Msgpack(_RelayV1[msgspec.msgpack.Encoder]):
+    """`relay.v1.msgpack`, binary frames."""
+
+    name = "relay.v1.msgpack"
+    subprotocol = "relay.v1.msgpack"
+    _opcode: Final = BINARY
+    _wrong_opcode = "relay.v1.msgpack takes binary messages only"
+    _kind = Kind.MSGPACK
+    _encoder = msgspec.msgpack.Encoder()
+    _decode = staticmethod(msgspec.msgpack.Decoder(_AnyIn).decode)
+    _decode_id = staticmethod(msgspec.msgpack.Decoder(_OnlyId).decode)
+
+    def _payload(self, payload: Payload) -> bytes:
+        return payload.as_msgpack()

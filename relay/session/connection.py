@@ -1,0 +1,276 @@
+"""One connection after the handshake: who it is, which rooms it is in, and what its commands do.
+
+Not here: bytes on the wire (net/link owns the socket and the outbox's flush), formats (protocols), what a room does (plugins). The one
+rule: everything is sync; what a plugin must wait for goes to the connection's work queue.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from relay.auth.tokens import Identity
+from relay.delivery.outbox import Outbox
+from relay.errors import CloseCode, CloseReason, Refused, Rejected
+from relay.model import Message, Payload
+from relay.protocols.base import Auth, Command, Hello, ProtocolError, Publish, RequestId, WireProtocol
+from relay.rooms.hub import Hub
+from relay.rooms.room import Room
+from relay.session import requests
+from relay.session.services import Services
+from relay.session.timers import Timer
+from relay.session.work import Job, Work
+
+
+class Wire(Protocol):
+    """The socket's side of a connection, as the session sees it."""
+
+    outbox: Outbox
+
+    def close(self, reason: CloseReason, farewell: bytes | None) -> None:
+        """Sends what waits, `farewell`, and a close frame; then ends. Called once."""
+
+    def hold(self, held: bool) -> None:
+        """Stops reading (True) and goes on (False), because work waits."""
+
+
+class Connection:
+    """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
+
+    __slots__ = (
+        "_expiry", "closing", "home", "hub", "identity", "joining", "messages", "outbox", "protocol", "services", "session",
+        "subject", "wire", "work",
+    )  # fmt: skip
+
+    def __init__(self, services: Services, wire: Wire, identity: Identity, protocol: WireProtocol, session: str, home: str = "") -> None:
+        self.services = services
+        self.hub: Hub = services.hub
+        self.wire = wire
+        self.outbox = wire.outbox
+        self.identity = identity
+        self.subject = identity.subject
+        self.protocol = protocol
+        self.session = session
+        self.home = home
+        self.messages = 0
+        self.closing: CloseReason | None = None
+        self.joining: dict[str, int] | None = None  # rooms whose hook is still deciding: what else is asked of them waits behind
+        self.work: Work | None = None
+        self._expiry: Timer | None = None
+
+    def start(self, last: int = 0) -> None:
+        """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come along."""
+        services, config = self.services, self.services.config
+        limits = config.limits
+        self._hear_of_expiry()
+        self.answer(
+            self.protocol.hello(
+                Hello(
+                    self.session,
+                    self.subject,
+                    self.identity.expires,
+                    [name for name in services.channels.names if self.identity.grants.may_use_channel(name)],
+                    {
+                        "message_bytes": limits.message_bytes,
+                        "messages_per_second": limits.messages_per_second,
+                        "bytes_per_second": limits.bytes_per_second,
+                        "rooms_per_connection": limits.rooms_per_connection,
+                    },
+                    config.websocket.heartbeat,
+                    services.version,
+                )
+            )
+        )
+        for room in (self.home, *self.identity.grants.join_at_start):
+            if room and self.closing is None:
+                try:
+                    requests.join(self, requests.Join(room, last=last if room == self.home else 0), at_start=True)
+                except Refused as refused:
+                    self.join_refused(room, refused)
+
+    # What the engine tells.
+
+    def message(self, opcode: int, payload: bytes) -> None:
+        """A whole message has come."""
+        self.messages += 1
+        try:
+            command = self.protocol.decode(opcode, payload, self.home)
+            if type(command) is Publish:
+                self.publish(command)
+            else:
+                self.execute(command)
+        except Refused as refused:
+            self.refuse(refused.request, refused)
+        except ProtocolError as error:
+            self.close(error.reason)
+
+    def execute(self, command: Command) -> None:
+        """Any command; refusals are answered here, with its id."""
+        try:
+            if isinstance(command, Auth):
+                self._renew(command)
+            else:
+                requests.EXECUTE[type(command)](self, command)
+        except Refused as refused:
+            refused.request = command.id
+            raise
+
+    def publish(self, command: Publish) -> None:
+        """The hot path: one message for a room. Raises Refused."""
+        name = command.room
+        if command.channel is not None and not self.identity.grants.may_use_channel(command.channel):
+            self.hub.channels.index(command.channel)
+            raise self._refusal(command.id, "forbidden", f"your token does not grant the channel {command.channel}")
+        joined = self.hub.joined.get(self)
+        membership = joined.get(name) if joined is not None else None
+        if membership is None:
+            if self.joining is not None and name in self.joining:
+                self.later(name, command.channel, lambda: self._again(command))
+                return
+            requests.publish_from_outside(self, command)
+            return
+        if not membership.may_publish:
+            if self.home:
+                self.close(CloseReason(CloseCode.FORBIDDEN, "your token does not let you publish in this room"))
+                return
+            raise self._refusal(command.id, "forbidden", "your token does not let you publish in this room")
+        room = membership.room
+        message = Message(name, command.data, self.subject, command.channel, command.key, command.to, command.echo)
+        handler = room.handler
+        if handler.message_is_async or self.joining is not None and name in self.joining:
+            self.later(name, command.channel, lambda: self._publish_later(room, message, command.id))
+            return
+        if command.id is None:
+            handler.message(room, self, message)
+            return
+        try:
+            handler.message(room, self, message)
+        except Refused as refused:
+            refused.request = command.id
+            raise
+        self.ok(command.id, {"offset": room.offset})
+
+    # What rooms and plugins may do with a peer.
+
+    def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        """Sends to this connection alone, as a message of `room`. Raises Refused("no_such_channel")."""
+        index = room.rule.channel if channel is None else self.hub.channels.index(channel)
+        message = Message(room.name, Payload.of(data), None, channel, key, at=self.services.wall())
+        self.outbox.put(index, self.protocol.message(message), message)
+
+    def close(self, reason: CloseReason) -> None:
+        """Ends the connection; the first reason wins. Rooms are left at once, what waits is still sent."""
+        if self.closing is None:
+            self.closing = reason
+            self.depart()
+            self.wire.close(reason, self.protocol.bye(reason))
+
+    def lost(self) -> None:
+        """The socket is gone, with or without a close before it."""
+        self.depart()
+        if self.work is not None:
+            self.work.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.services.closed(self.subject)
+
+    def depart(self) -> None:
+        """Leaves all rooms."""
+        for membership in list(self.hub.memberships(self).values()):
+            requests.depart(self, membership.room)
+
+    # Answers.
+
+    def answer(self, frame: bytes | None) -> None:
+        if frame is not None:
+            self.outbox.put(self.hub.channels.control, frame)
+
+    def ok(self, request: RequestId, result: dict[str, Any]) -> None:
+        if request is not None:
+            self.answer(self.protocol.ok(request, result))
+
+    def refuse(self, request: RequestId, refused: Refused) -> None:
+        self.services.counters.refused[refused.code if refused.code in requests.KNOWN_CODES else "plugin"] += 1
+        if self.closing is None:
+            self.answer(self.protocol.error(request, refused))
+
+    def join_refused(self, room: str, refused: Refused) -> None:
+        """Joining at the start has no request to answer: without its room, a plain connection is nothing."""
+        if room == self.home:
+            code = CloseCode.NO_SUCH_ROOM if refused.code == "no_such_room" else CloseCode.FORBIDDEN
+            self.close(CloseReason(code, f"{refused.code}: {refused.message}", refused.setting))
+        else:
+            self.refuse(None, refused)
+
+    def tell_drops(self) -> None:
+        """Says which messages this client will not get."""
+        drops, self.outbox.drops = self.outbox.drops, None
+        for (room, channel), drop in (drops or {}).items():
+            self.services.counters.dropped[channel, "overflow"] += drop.count
+            if room:
+                self.answer(self.protocol.gap(room, drop.first, drop.last, f"channels.{channel}.capacity"))
+
+    def _refusal(self, request: RequestId, code: str, why: str) -> Refused:
+        refused = Refused(code, why)
+        refused.request = request
+        return refused
+
+    # Work that waits.
+
+    def later(self, room: str, channel: str | None, job: Job) -> None:
+        """Puts work into the queue of a channel; what is asked of a room that is being joined waits in that join's queue."""
+        if self.joining is not None and room in self.joining:
+            channel = "default"
+        if self.work is None:
+            limit = self.services.config.limits.requests_waiting
+            self.work = Work(self.services.spawn, limit, self.wire.hold)
+        self.work.put(channel or "default", job)
+
+    async def _again(self, command: Command) -> None:
+        if self.closing is None:
+            try:
+                self.publish(command) if type(command) is Publish else self.execute(command)
+            except Refused as refused:
+                self.refuse(refused.request, refused)
+
+    async def _publish_later(self, room: Room, message: Message, request: RequestId) -> None:
+        try:
+            await room.handler.later("on_message", room, self, message)
+        except Refused as refused:
+            self.refuse(request, refused)
+        else:
+            self.ok(request, {"offset": room.offset})
+
+    # The token's life.
+
+    def _hear_of_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        services = self.services
+        left = self.identity.expires + services.config.auth.leeway - services.wall()
+        self._expiry = services.timers.at(services.monotonic() + max(0.0, left), self._expired)
+
+    def _expired(self) -> None:
+        services = self.services
+        if services.wall() < self.identity.expires + services.config.auth.leeway:
+            self._hear_of_expiry()  # the wall clock was set back, and it is what a claim is about
+        else:
+            self.close(CloseReason(CloseCode.UNAUTHORIZED, "the token has expired"))
+
+    def _renew(self, command: Auth) -> None:
+        """A new token on the live connection: same subject, new grants and expiry."""
+        try:
+            identity = self.services.verify(command.token)
+        except Rejected as rejected:
+            raise Refused("unauthorized", f"{rejected.code}: {rejected.reason}", setting=rejected.setting) from None
+        if identity.subject != self.subject:
+            raise Refused("forbidden", "the token is for another subject")
+        self.identity = identity
+        self._hear_of_expiry()
+        for membership in list(self.hub.memberships(self).values()):
+            name = membership.room.name
+            if identity.grants.may_join(name):
+                membership.may_publish = identity.grants.may_publish(name)
+            else:
+                membership.room.kick(self, "your new token does not grant this room")
+        self.ok(command.id, {"expires": identity.expires})

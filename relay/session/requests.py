@@ -1,0 +1,296 @@
+"""What each request of a client does, but for publishing from within a room (connection.py): join, leave, call, ask.
+
+Not here: formats, sockets. The one rule: grants are asked before anything else, so that a room one may not see and a room that does
+not exist look the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
+from relay.model import Message, Payload
+from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish
+from relay.protocols.names import check_room_name
+from relay.rooms.room import Room
+
+if TYPE_CHECKING:
+    from relay.session.connection import Connection
+
+KNOWN_CODES: Final = frozenset(ERROR_CODES)
+MOST_MEMBERS: Final = 1000  # subjects listed in one answer
+MOST_MESSAGES: Final = 1000  # messages of history in one answer
+
+
+def join(connection: Connection, command: Join, *, at_start: bool = False) -> None:
+    """Raises Refused. An async hook decides later, and what else is asked of the room waits until it has."""
+    name = command.room
+    if _waits(connection, name, command):
+        return
+    grants = connection.identity.grants
+    limits = connection.services.config.limits
+    if problem := check_room_name(name, limits.room_name_bytes):
+        raise Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
+    if not (grants.may_join(name) or at_start):
+        raise Refused("forbidden", "your token does not let you join this room")
+    if command.members and not grants.may_see(name):
+        raise Refused("forbidden", "your token does not let you see who is in this room")
+    joined = connection.hub.memberships(connection)
+    if name in joined:
+        raise Refused("already_joined")
+    if limits.rooms_per_connection and len(joined) + len(connection.joining or ()) >= limits.rooms_per_connection:
+        raise Refused("too_many_rooms", setting="limits.rooms_per_connection")
+    room = connection.hub.open(name)
+    handler = room.handler
+    try:
+        if handler.join_is_async:
+            _join_later(connection, command, room)
+            return
+        handler.join(room, connection)
+        _joined(connection, command, room)
+    finally:
+        connection.hub.free_if_empty(room)
+
+
+def _join_later(connection: Connection, command: Join, room: Room) -> None:
+    name = room.name
+    room.holds += 1
+    if connection.joining is None:
+        connection.joining = {}
+    connection.joining[name] = 1
+
+    async def decide() -> None:
+        try:
+            await room.handler.later("on_join", room, connection)
+            if connection.closing is None:
+                _joined(connection, command, room)
+        except Refused as refused:
+            if command.id is None:
+                connection.join_refused(name, refused)
+            else:
+                connection.refuse(command.id, refused)
+        finally:
+            room.holds -= 1
+            assert connection.joining is not None
+            connection.joining.pop(name, None)
+            connection.joining = connection.joining or None
+            connection.hub.free_if_empty(room)
+
+    connection.later(name, "default", decide)
+
+
+def _joined(connection: Connection, command: Join, room: Room) -> None:
+    grants = connection.identity.grants
+    connection.hub.join(connection, room, may_publish=grants.may_publish(room.name))
+    if command.id is None:  # joined by its address or its token: there is no request to answer
+        if command.last and grants.may_read_history(room.name):
+            for message in _remembered(connection, room, None, command.last)["messages"]:
+                connection.outbox.put(room.rule.channel, connection.protocol.message(message), message)
+        return
+    result: dict[str, Any] = {"room": room.name, "epoch": room.epoch, "offset": room.offset}
+    if (command.since is not None or command.last) and grants.may_read_history(room.name):
+        result.update(_remembered(connection, room, command.since, command.last))
+    if command.members:
+        result.update(_members(room))
+    frame = connection.protocol.ok(command.id, result)
+    if frame is not None:
+        # With messages in it, the answer goes the way of the room's messages: what is published from now on comes behind it.
+        lane = room.rule.channel if result.get("messages") else connection.hub.channels.control
+        connection.outbox.put(lane, frame)
+
+
+def _remembered(connection: Connection, room: Room, since: Position | None, last: int) -> dict[str, Any]:
+    """The part of a room's history that a client asked for, as much as its channel can carry."""
+    messages: list[Message] = []
+    recovered = False
+    if room.history is not None:
+        now = connection.hub.clock()
+        if since is not None:
+            if since.epoch == room.epoch:
+                recovered, messages = room.history.since(since.offset, room.offset, now)
+        else:
+            messages = room.history.last(last, now)
+    budget = connection.hub.channels.lanes[room.rule.channel].capacity // 2
+    kept = 0
+    for message in reversed(messages[-MOST_MESSAGES:]):
+        budget -= 2 * len(message.data) + 256
+        if budget < 0:
+            break
+        kept += 1
+    if kept < len(messages):
+        messages, recovered = messages[len(messages) - kept :], False
+    return {"messages": messages} if since is None else {"messages": messages, "recovered": recovered}
+
+
+def _members(room: Room) -> dict[str, Any]:
+    subjects = sorted(room.subjects)
+    return {"members": subjects[:MOST_MEMBERS], "count": len(subjects)}
+
+
+def leave(connection: Connection, command: Leave) -> None:
+    if _waits(connection, command.room, command):
+        return
+    room = _joined_room(connection, command.room)
+    depart(connection, room)
+    connection.ok(command.id, {"room": room.name})
+
+
+def depart(connection: Connection, room: Room) -> None:
+    """Takes a connection out of a room and tells the plugin."""
+    handler = room.handler
+    room.holds += 1
+    connection.hub.leave(connection, room)
+    if not handler.leave_is_async:
+        try:
+            handler.leave(room, connection)
+        except Refused:
+            pass  # nobody can be kept from leaving
+        _let_go(connection, room)
+        return
+
+    async def tell() -> None:
+        try:
+            await handler.later("on_leave", room, connection)
+        except Refused:
+            pass
+        finally:
+            _let_go(connection, room)
+
+    connection.services.spawn(tell)
+
+
+def _let_go(connection: Connection, room: Room) -> None:
+    room.holds -= 1
+    connection.hub.free_if_empty(room)
+
+
+def removed(connection: Connection, room: Room, why: str) -> None:
+    """A plugin, or a new token, took the connection out of a room."""
+    connection.answer(connection.protocol.left(room.name, connection.subject))
+    connection.answer(connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}")))
+    if room.name == connection.home:
+        connection.close(CloseReason(CloseCode.FORBIDDEN, why or "you were removed from the room"))
+
+
+def publish_from_outside(connection: Connection, command: Publish) -> None:
+    """A message for a room the sender is not in: allowed by its grants alone."""
+    name = command.room
+    refusal = None
+    if problem := check_room_name(name, connection.services.config.limits.room_name_bytes):
+        refusal = Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
+    elif connection.home:
+        refusal = Refused("not_joined")
+    elif not connection.identity.grants.may_publish(name):
+        refusal = Refused("forbidden", "your token does not let you publish in this room")
+    if refusal is not None:
+        refusal.request = command.id
+        raise refusal
+    message = Message(name, command.data, connection.subject, command.channel, command.key, command.to, command.echo)
+    try:
+        room = connection.hub.open(name)
+        try:
+            if room.handler.message_is_async:
+                room.holds += 1
+
+                async def publish() -> None:
+                    try:
+                        await room.handler.later("on_message", room, connection, message)
+                        connection.ok(command.id, {"offset": room.offset})
+                    except Refused as refused:
+                        connection.refuse(command.id, refused)
+                    finally:
+                        _let_go(connection, room)
+
+                connection.later(name, command.channel, publish)
+                return
+            room.handler.message(room, connection, message)
+            connection.ok(command.id, {"offset": room.offset})
+        finally:
+            connection.hub.free_if_empty(room)
+    except Refused as refused:
+        refused.request = command.id
+        raise
+
+
+def call(connection: Connection, command: Call) -> None:
+    """The plugin that owns the room answers."""
+    name = command.room
+    if _waits(connection, name, command):
+        return
+    if not connection.identity.grants.may_call(name):
+        raise Refused("forbidden", "your token does not let you call this room's plugin")
+    room = _joined_room(connection, name)
+    handler = room.handler
+    if not handler.call_is_async:
+        _answer_call(connection, command, handler.call(room, connection, command.method, command.data))
+        return
+
+    async def ask() -> None:
+        try:
+            timeout = command.timeout
+            answer = await handler.later("on_call", room, connection, command.method, command.data, timeout=timeout)
+            _answer_call(connection, command, answer)
+        except Refused as refused:
+            connection.refuse(command.id, refused)
+
+    connection.later(name, None, ask)
+
+
+def _answer_call(connection: Connection, command: Call, answer: Any) -> None:
+    try:
+        payload = Payload.of(answer)
+    except TypeError as error:
+        raise Refused("internal", f"the plugin's answer cannot be sent: {error}") from None
+    connection.ok(command.id, {"data": payload})
+
+
+def presence(connection: Connection, command: Presence) -> None:
+    if not connection.identity.grants.may_see(command.room):
+        raise Refused("forbidden", "your token does not let you see who is in this room")
+    room = connection.hub.rooms.get(command.room)
+    empty: dict[str, Any] = {"members": [], "count": 0}
+    connection.ok(command.id, {"room": command.room, **(_members(room) if room is not None else empty)})
+
+
+def history(connection: Connection, command: History) -> None:
+    name = command.room
+    if not connection.identity.grants.may_read_history(name):
+        raise Refused("forbidden", "your token does not let you read this room's history")
+    room = connection.hub.rooms.get(name)
+    if room is None:
+        raise Refused("not_joined", "a room's history lives as long as somebody is in it")
+    result = {"room": name, "epoch": room.epoch, "offset": room.offset}
+    result.update(_remembered(connection, room, command.since, command.last or MOST_MESSAGES))
+    frame = connection.protocol.ok(command.id, result)
+    if frame is not None and command.id is not None:
+        connection.outbox.put(room.rule.channel, frame)
+
+
+def ping(connection: Connection, command: Ping) -> None:
+    connection.answer(connection.protocol.pong(command.id))
+
+
+def _joined_room(connection: Connection, name: str) -> Room:
+    membership = connection.hub.memberships(connection).get(name)
+    if membership is None:
+        raise Refused("not_joined")
+    return membership.room
+
+
+def _waits(connection: Connection, name: str, command: Any) -> bool:
+    """Whether the room is being joined by an async hook: the command then waits behind it."""
+    if connection.joining is None or name not in connection.joining:
+        return False
+    connection.later(name, None, lambda: connection._again(command))
+    return True
+
+
+EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
+    Join: join,
+    Leave: leave,
+    Call: call,
+    Presence: presence,
+    History: history,
+    Ping: ping,
+}

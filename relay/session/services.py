@@ -1,0 +1,39 @@
+"""What all connections of a process share, handed to each: no global hides in a module.
+
+Not here: anything about one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.auth.tokens import Identity
+from relay.config.schema import Config
+from relay.counters import Counters
+from relay.delivery.channels import Channels
+from relay.limits.buckets import Rate
+from relay.rooms.hub import Hub
+from relay.session.timers import Timers, Wheel
+from relay.session.work import Spawn
+
+
+@dataclass(slots=True)
+class Services:
+    """`wall` is Unix time in seconds, `monotonic` the clock of timers and rates. `verify` raises Rejected."""
+
+    config: Config
+    hub: Hub
+    channels: Channels
+    counters: Counters
+    timers: Timers
+    wheel: Wheel
+    wall: Callable[[], float]
+    monotonic: Callable[[], float]
+    spawn: Spawn
+    verify: Callable[[str], Identity]
+    message_rate: Rate
+    byte_rate: Rate
+    version: str
+    closed: Callable[[str], None] = lambda subject: None
+    """Told the subject of every connection that has ended."""
