@@ -51,7 +51,7 @@ class LoadedConfig:
     origins: Mapping[str, str]
 
     def where(self, key: str) -> str:
-        """Where a key such as `auth.keys[0].kid` was set: "config.toml:12", "environment RELAY__...", "--set", "default"."""
+        """Where `auth.keys[0].kid` (say) was set: "config.toml:12", "environment RELAY__X", "--set" or "default"."""
         return self.origins.get(key, DEFAULT)
 
     def resolve(self, path: str) -> Path:
@@ -113,8 +113,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
                     line = int(found[1] or text.count("\n") + 1)
                     what = what[: found.start()]
                 hint = next((hint for start, hint in SYNTAX_HINTS.items() if what.startswith(start)), "")
-            case _:
-                what = "a number has too many digits"  # the only other ValueError: Python's bound on int()
+            case ValueError() if "digits" in what:  # Python's own bound on int()
+                what = "a number has too many digits"
         raise ConfigError([ConfigProblem(f"{path}:{line}" if line else str(path), "TOML", what, hint)]) from None
     return document, {key: f"{path}:{line}" for key, line in positions(text).items()}
 
@@ -152,7 +152,7 @@ def split_table(table: dict[str, Any]) -> tuple[PluginTable, dict[str, Any]]:
 def check_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     """What is wrong with the files that the configuration names: missing, unreadable or empty ones."""
     config, problems = loaded.config, list[ConfigProblem]()
-    development = "`relay certs dev` makes a pair for development"
+    development = "`relay certs` makes a pair for development"
     files: list[tuple[str, str, str]] = []
     if not config.server.insecure_plaintext:
         files += [("tls.certificate", config.tls.certificate, development), ("tls.key", config.tls.key, development)]

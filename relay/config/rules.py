@@ -128,7 +128,6 @@ def plugin(table: PluginTable) -> Iterator[Fault]:
     patterns = [table.rooms] if isinstance(table.rooms, str) else table.rooms
     if not patterns or not all(patterns):
         yield ("rooms",), "needs at least one pattern, and none may be empty", ""
-    yield from twice("rooms", patterns)
 
 
 def config(whole: Config) -> Iterator[Fault]:
