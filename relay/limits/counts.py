@@ -7,6 +7,7 @@ the tables are empty.
 from __future__ import annotations
 
 import ipaddress
+from itertools import islice
 from typing import Final
 
 from relay.config import schema
@@ -14,7 +15,7 @@ from relay.errors import Rejected
 from relay.limits.buckets import Bucket, Rate
 
 MAX_ADDRESSES: Final = 65536
-"""Handshake buckets kept at most; beyond it the oldest are forgotten, which costs nobody a connection."""
+"""Handshake buckets kept at most; beyond it the older half is forgotten, which costs nobody a connection."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 _FEW: Final = 1024
@@ -123,10 +124,10 @@ class AddressLimits:
     def _new_bucket(self, key: str, now: float) -> Bucket:
         if len(self._buckets) >= self._prune_at:
             self.prune(now)
-            # Twice what had to stay: each entry is looked at a bounded number of times, however many come.
-            self._prune_at = min(max(_FEW, 2 * len(self._buckets)), MAX_ADDRESSES)
-            if len(self._buckets) >= MAX_ADDRESSES:
-                del self._buckets[next(iter(self._buckets))]
+            if len(self._buckets) > MAX_ADDRESSES // 2:
+                self._buckets = dict(islice(self._buckets.items(), len(self._buckets) // 2, None))  # the newer half
+            # Twice what had to stay: however many come, each entry is looked at a bounded number of times.
+            self._prune_at = max(_FEW, 2 * len(self._buckets))
         bucket = self._buckets[key] = Bucket(self._rate)
         return bucket
 
