@@ -31,7 +31,6 @@ def _logging_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     quiet = {name: logging.getLogger(name).level for name in logs._QUIET}
-    root.handlers.clear()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -41,6 +40,7 @@ def _logging_restored() -> Iterator[None]:
 
 def written(message: str, *args: Any, format: logs.Format = "json", **fields: object) -> str:
     stream = io.StringIO()
+    logging.getLogger().handlers.clear()  # pytest's own would format the record too
     configure("debug", format, stream)
     log.info(message, *args, extra={"fields": fields})
     return stream.getvalue()

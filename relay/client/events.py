@@ -1,0 +1,146 @@
+"""What the relay says in relay.v1, as typed values. docs/protocol.md has the tables.
+
+Not here: reading them from a socket (session). The one rule: unknown fields and unknown types are let pass, so that a
+client keeps working with a newer relay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgspec
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where one stands in a room's history: the room's `epoch`, and the offset of the last message one has."""
+
+    epoch: str
+    offset: int
+
+
+class Said(msgspec.Struct, frozen=True, tag_field="t"):
+    """Base of all that the relay says; the field `t` tells which."""
+
+
+class Message(Said, tag="message", frozen=True, rename={"sender": "from"}):
+    """A message in a room. `data` is decoded; `sender` a subject, None when the relay or a plugin speaks.
+
+    `offset` counts the room's messages, 0: not counted; `channel` None: the room's own; `at` Unix seconds.
+    """
+
+    room: str
+    data: Any
+    sender: str | None = None
+    offset: int = 0
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    at: float = 0.0
+
+
+class Joined(Said, tag="joined", frozen=True):
+    """A subject has come into a room."""
+
+    room: str
+    subject: str
+
+
+class Left(Said, tag="left", frozen=True):
+    """A subject has left a room; one's own: one was put out of it."""
+
+    room: str
+    subject: str
+
+
+class Gap(Said, tag="gap", frozen=True, rename={"first": "from", "last": "to"}):
+    """Messages of a room between two offsets, both included, were lost; `reason` "client_buffer": they came, unread."""
+
+    room: str
+    first: int
+    last: int
+    reason: str = ""
+
+
+class Expiring(Said, tag="expiring", frozen=True, rename={"seconds": "in"}):
+    """The token ends in so many seconds: `Client.auth` with a new one, or be disconnected."""
+
+    seconds: float
+
+
+class Reconnect(msgspec.Struct, frozen=True):
+    """After how many seconds to come back; plus a random part of `jitter`."""
+
+    after: float
+    jitter: float = 0.0
+
+
+class Bye(Said, tag="bye", frozen=True, rename={"setting": "limit"}):
+    """The relay is about to close the connection."""
+
+    code: int
+    reason: str = ""
+    reconnect: Reconnect | None = None
+    setting: str | None = None
+
+
+class Refusal(Said, tag="error", frozen=True, rename={"setting": "limit"}):
+    """Something that was sent without asking for an answer was refused."""
+
+    code: str
+    message: str = ""
+    retry_after: float | None = None
+    setting: str | None = None
+    id: int | str | None = None
+
+
+class Hello(Said, tag="hello", frozen=True):
+    """The relay's first words."""
+
+    session: str
+    subject: str
+    expires: float | None = None
+    channels: tuple[str, ...] = ()
+    limits: dict[str, float] = {}
+    heartbeat: float = 0.0
+    version: str = ""
+
+
+class Ok(Said, tag="ok", frozen=True):
+    """An answer; which fields it has depends on what was asked."""
+
+    id: int | str | None = None
+    epoch: str = ""
+    offset: int | None = None
+    recovered: bool | None = None
+    messages: list[Message] = []
+    members: Any = None
+    data: Any = None
+    expires: float | None = None
+
+
+class Pong(Said, tag="pong", frozen=True):
+    id: int | str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Membership:
+    """What one learns by joining. `recovered`: the messages are all that was missed; None: nothing was asked for."""
+
+    room: str
+    epoch: str
+    offset: int
+    recovered: bool | None = None
+    messages: list[Message] = field(default_factory=list)
+    members: Any = None
+
+    @property
+    def position(self) -> Position:
+        """To join again from here, as `since`, if nothing more is heard."""
+        return Position(self.epoch, self.offset)
+
+
+Event: TypeAlias = Message | Joined | Left | Gap | Expiring | Bye | Refusal
+"""What `async for` over a client yields."""
+
+FromRelay: TypeAlias = Message | Joined | Left | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong

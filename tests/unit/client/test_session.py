@@ -1,0 +1,461 @@
+"""relay.v1 from the client's side: each request finds its answer, each event its reader, each ending its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from wsproto.events import TextMessage
+
+from relay.client import (
+    Bye,
+    Client,
+    ConnectFailed,
+    ConnectionRefused,
+    Disconnected,
+    Expiring,
+    Gap,
+    Joined,
+    Left,
+    Message,
+    Position,
+    Refusal,
+    Refused,
+    connect,
+)
+from tests.unit.client.server import HELLO, Peer, relay_v1, serving
+
+WORDS: dict[str, Any] = {"room": "lobby", "data": {"text": "hi"}, "from": "bob", "offset": 7, "at": 1.5}
+
+
+async def obliging(peer: Peer) -> None:
+    """Answers everything with ok, and repeats what was asked in `data`."""
+    await relay_v1(peer)
+    while (asked := await peer.asked()) is not None:
+        if "id" in asked:
+            await peer.say({"t": "ok", "id": asked["id"], "data": asked})
+
+
+async def test_hello_is_read_before_the_body_runs():
+    async with serving(obliging) as url, connect(url, token="t") as relay:
+        assert (relay.session, relay.subject, relay.expires) == ("s1", "ann", 1_790_000_000.0)
+        assert tuple(relay.channels) == ("control", "urgent", "default")
+        assert relay.limits == {"limits.message_bytes": 65536}
+        assert relay.version == "0.1.0"
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_requests_say_what_the_protocol_says(codec: Any):
+    heard: list[dict[str, Any]] = []
+    options: dict[str, Any] = {"channel": "urgent", "key": "k", "to": "bob", "echo": True}
+
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer, codec)
+        while (asked := await peer.asked()) is not None:
+            heard.append(asked)
+            await peer.say({"t": "pong" if asked["t"] == "ping" else "ok", "id": asked["id"]})
+
+    async with serving(script) as url, connect(url, codec=codec) as relay:
+        await relay.join("lobby")
+        await relay.join("lobby", last=5, members=True)
+        await relay.join("lobby", since=Position("e1", 41))
+        await relay.publish("lobby", None)
+        await relay.publish("lobby", [1], **options)
+        await relay.call("lobby", "move", {"to": "e4"}, timeout=2.5)
+        await relay.presence("lobby")
+        await relay.history("lobby", last=3)
+        await relay.auth("new.token")
+        await relay.ping()
+        await relay.leave("lobby")
+    assert heard == [
+        {"t": "join", "id": 1, "room": "lobby"},
+        {"t": "join", "id": 2, "room": "lobby", "last": 5, "members": True},
+        {"t": "join", "id": 3, "room": "lobby", "since": {"epoch": "e1", "offset": 41}},
+        {"t": "publish", "id": 4, "room": "lobby", "data": None},
+        {
+            "t": "publish",
+            "id": 5,
+            "room": "lobby",
+            "data": [1],
+            "channel": "urgent",
+            "key": "k",
+            "to": "bob",
+            "echo": True,
+        },
+        {"t": "call", "id": 6, "room": "lobby", "method": "move", "data": {"to": "e4"}, "timeout": 2.5},
+        {"t": "presence", "id": 7, "room": "lobby"},
+        {"t": "history", "id": 8, "room": "lobby", "last": 3},
+        {"t": "auth", "id": 9, "token": "new.token"},
+        {"t": "ping", "id": 10},
+        {"t": "leave", "id": 11, "room": "lobby"},
+    ]
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_the_relay_s_own_decoder_understands_every_request(codec: Any):
+    from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
+
+    protocol = RelayV1Json() if codec == "json" else RelayV1Msgpack()
+    kinds: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer, codec)
+        while (raw := await peer.hear()) is not None:
+            opcode, data = (1, raw.encode()) if isinstance(raw, str) else (2, bytes(raw))
+            command = protocol.decode(opcode, data, "")
+            kinds.append(type(command).__name__)
+            await peer.say({"t": "pong" if kinds[-1] == "Ping" else "ok", "id": command.id})
+
+    async with serving(script) as url, connect(url, codec=codec) as relay:
+        await relay.join("lobby", last=5, since=Position("e", 1), members=True)
+        await relay.publish("lobby", [1], channel="urgent", key="k", to="bob", echo=True)
+        await relay.call("lobby", "move", {"to": "e4"}, timeout=2)
+        await relay.presence("lobby")
+        await relay.history("lobby", last=3, since=Position("e", 1))
+        await relay.auth("new.token")
+        await relay.ping()
+        await relay.leave("lobby")
+    assert kinds == ["Join", "Publish", "Call", "Presence", "History", "Auth", "Ping", "Leave"]
+
+
+async def test_answers_are_given_as_values():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        answers = [
+            {"epoch": "e9", "offset": 7, "recovered": True, "messages": [WORDS | {"t": "message"}], "members": ["bob"]},
+            {"offset": 8},
+            {"data": [1, 2]},
+            {"members": ["ann", "bob"]},
+            {"expires": 1_800_000_000.5},
+        ]
+        for answer in answers:
+            asked = await peer.asked()
+            await peer.say({"t": "ok", "id": asked["id"], "of_tomorrow": 1} | answer)
+        await peer.hear()
+
+    async with serving(script) as url, connect(url) as relay:
+        room = await relay.join("lobby", last=1, members=True)
+        assert (room.epoch, room.offset, room.recovered, room.members) == ("e9", 7, True, ["bob"])
+        assert room.messages == [Message("lobby", {"text": "hi"}, "bob", 7, at=1.5)]
+        assert room.position == Position("e9", 7)
+        assert await relay.publish("lobby", "x") == 8
+        assert await relay.call("lobby", "sum") == [1, 2]
+        assert await relay.presence("lobby") == ["ann", "bob"]
+        assert await relay.auth("t") == 1_800_000_000.5
+        assert relay.expires == 1_800_000_000.5
+
+
+async def test_answers_find_who_asked_in_any_order():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        asked = [await peer.asked() for _ in range(3)]
+        for one in reversed(asked):
+            await peer.say({"t": "ok", "id": one["id"], "data": one["method"]})
+        await peer.hear()
+
+    found: dict[str, Any] = {}
+
+    async def ask(relay: Client, method: str) -> None:
+        found[method] = await relay.call("lobby", method)
+
+    async with serving(script) as url, connect(url) as relay, trio.open_nursery() as nursery:
+        for method in "abc":
+            nursery.start_soon(ask, relay, method)
+    assert found == {"a": "a", "b": "b", "c": "c"}
+
+
+async def test_a_refusal_carries_code_words_setting_and_time():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        asked = await peer.asked()
+        no = {"code": "rate_limited", "message": "too fast", "retry_after": 1.5, "limit": "limits.messages_per_second"}
+        await peer.say({"t": "error", "id": asked["id"]} | no)
+        await peer.hear()
+
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Refused) as caught:
+            await relay.publish("lobby", "x")
+    no = caught.value
+    assert (no.code, no.message, no.retry_after, no.setting) == (
+        "rate_limited",
+        "too fast",
+        1.5,
+        "limits.messages_per_second",
+    )
+
+
+async def test_events_are_typed_and_come_in_order():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.say(WORDS | {"t": "message", "channel": "urgent", "key": "k"})
+        await peer.say({"t": "joined", "room": "lobby", "subject": "eve"})
+        await peer.say({"t": "left", "room": "lobby", "subject": "eve"})
+        await peer.say({"t": "gap", "room": "lobby", "from": 3, "to": 5, "reason": "full"})
+        await peer.say({"t": "of_tomorrow", "room": 7})
+        await peer.say({"t": "expiring", "in": 30})
+        await peer.say({"t": "error", "id": None, "code": "bad_request", "message": "?"})
+        await peer.say({"t": "bye", "code": 1000, "reason": "done", "reconnect": None})
+        await peer.close(1000, "done")
+
+    async with serving(script) as url, connect(url) as relay:
+        events = [event async for event in relay]
+    assert events == [
+        Message("lobby", {"text": "hi"}, "bob", 7, "urgent", "k", at=1.5),
+        Joined("lobby", "eve"),
+        Left("lobby", "eve"),
+        Gap("lobby", 3, 5, "full"),
+        Expiring(30),
+        Refusal("bad_request", "?"),
+        Bye(1000, "done"),
+    ]
+
+
+async def test_publishing_without_confirmation_waits_for_nothing():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        first = await peer.asked()
+        assert first == {"t": "publish", "room": "lobby", "data": "x"}
+        await peer.hear()
+
+    async with serving(script) as url, connect(url) as relay:
+        assert await relay.publish("lobby", "x", confirm=False) is None
+
+
+async def test_bytes_travel_as_they_are_in_msgpack_and_as_base64_in_json():
+    heard: list[Any] = []
+
+    async def script(peer: Peer, codec: str) -> None:
+        await relay_v1(peer, codec)
+        asked = await peer.asked()
+        heard.append(asked["data"])
+        await peer.say({"t": "ok", "id": asked["id"]})
+        await peer.hear()
+
+    for codec in ("json", "msgpack"):
+
+        async def one(peer: Peer, codec: str = codec) -> None:
+            await script(peer, codec)
+
+        async with serving(one) as url, connect(url, codec=codec) as relay:  # type: ignore[arg-type]
+            await relay.publish("lobby", b"\x00\xff")
+    assert heard == ["AP8=", b"\x00\xff"]
+
+
+async def test_bye_explains_the_close_and_says_when_to_come_back():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.say({"t": "bye", "code": 1001, "reason": "restart", "reconnect": {"after": 2, "jitter": 3}})
+        await peer.close(1001, "rest")
+
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Disconnected) as caught:
+            async for _ in relay:
+                pass
+    why = caught.value
+    assert (why.code, why.reason, why.reconnect_after, why.reconnect_jitter, why.retry) == (1001, "restart", 2, 3, True)
+
+
+async def test_bye_is_believed_where_the_close_frame_is_lost():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.say({"t": "bye", "code": 4208, "reason": "too slow", "reconnect": None, "limit": "channels.bulk"})
+
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Disconnected, match=r"4208: too slow \[channels.bulk\]"):
+            async for _ in relay:
+                pass
+
+
+async def test_who_waits_for_an_answer_learns_that_the_relay_is_gone():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.asked()
+        await peer.close(4401, "token expired")
+
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Disconnected, match="4401: token expired"):
+            await relay.presence("lobby")
+        with pytest.raises(Disconnected, match="4401: token expired"):
+            await relay.presence("lobby")
+        assert relay.closed is not None
+        assert not relay.closed.retry
+
+
+async def test_closing_ends_iteration_and_requests():
+    async with serving(obliging) as url, connect(url) as relay:
+        await relay.close()
+        assert [event async for event in relay] == []
+        with pytest.raises(Disconnected, match="1000"):
+            await relay.ping()
+
+
+async def test_an_answer_to_a_cancelled_request_goes_nowhere():
+    release = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        first = await peer.asked()
+        second = await peer.asked()
+        await peer.say({"t": "error", "id": first["id"], "code": "timeout"})
+        await peer.say({"t": "ok", "id": first["id"]})
+        await peer.say({"t": "ok", "id": second["id"], "data": "second"})
+        await peer.close(1000)
+
+    async with serving(script) as url, connect(url) as relay:
+        with trio.move_on_after(0.01):
+            await relay.call("lobby", "first")
+        release.set()
+        assert await relay.call("lobby", "second") == "second"
+        assert [event async for event in relay] == []
+
+
+async def test_unread_events_are_bounded_and_their_loss_is_told_by_room():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        for offset in range(1, 9):
+            room = "a" if offset % 2 else "b"
+            await peer.say({"t": "message", "room": room, "data": offset, "offset": offset})
+        asked = await peer.asked()
+        await peer.say({"t": "ok", "id": asked["id"]})
+        await peer.close(1000)
+
+    async with serving(script) as url, connect(url, buffer=3) as relay:
+        await relay.presence("a")
+        events = [event async for event in relay]
+    assert events[:2] == [Gap("a", 1, 5, "client_buffer"), Gap("b", 2, 4, "client_buffer")]
+    assert [event.data for event in events[2:] if isinstance(event, Message)] == [6, 7, 8]
+
+
+async def test_a_silent_relay_is_asked_and_then_given_up():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer, heartbeat=0.05)
+        asked.append(await peer.asked())
+        await trio.sleep_forever()
+
+    asked: list[Any] = []
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Disconnected, match=r"1006: nothing was heard for 0\.1 s"):
+            await relay.receive()
+    assert asked == [{"t": "ping"}]
+
+
+async def test_a_relay_that_answers_is_kept():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer, heartbeat=0.02)
+        for _ in range(4):
+            await peer.asked()
+            await peer.say({"t": "pong"})
+        await peer.close(1000, "enough")
+
+    async with serving(script) as url, connect(url) as relay:
+        assert [event async for event in relay] == []
+        assert relay.closed is not None
+        assert relay.closed.reason == "enough"
+
+
+@pytest.mark.parametrize("raw", ["nonsense", "[]", '{"t":"ok","id":[]}', '{"t":7}', "[" * 100_000])
+async def test_what_is_not_relay_v1_ends_the_session_with_1002(raw: str):
+    codes: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.send(TextMessage(data=raw))
+        await peer.hear()
+        codes.append(peer.close_code)
+
+    async with serving(script) as url, connect(url) as relay:
+        with pytest.raises(Disconnected, match=r"1002: the server does not speak relay\.v1"):
+            await relay.receive()
+    assert codes == [1002]
+
+
+async def test_a_refused_handshake_is_raised_by_connect():
+    async def script(peer: Peer) -> None:
+        await peer.next()
+        await peer.stream.send_all(b"HTTP/1.1 429 Many\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(script) as url:
+        with pytest.raises(ConnectionRefused, match="429"):
+            async with connect(url):
+                pass
+
+
+async def test_a_close_instead_of_hello_is_raised_by_connect():
+    async def script(peer: Peer) -> None:
+        await peer.accept("relay.v1.json")
+        await peer.close(4401, "token expired")
+
+    async with serving(script) as url:
+        with pytest.raises(Disconnected, match="4401: token expired"):
+            async with connect(url):
+                pass
+
+
+@pytest.mark.parametrize("first", [None, {"t": "joined", "room": "a", "subject": "b"}])
+async def test_a_server_without_hello_is_not_a_relay(first: dict[str, Any] | None):
+    async def script(peer: Peer) -> None:
+        await peer.accept("relay.v1.json")
+        if first is not None:
+            await peer.say(first)
+        await peer.hear()
+
+    async with serving(script) as url:
+        with pytest.raises(ConnectFailed, match="no `hello`"):
+            async with connect(url, connect_timeout=0.2):
+                pass
+
+
+async def test_the_body_s_exception_comes_out_as_it_was_raised():
+    async with serving(obliging) as url:
+        with pytest.raises(KeyError, match="mine"):
+            async with connect(url):
+                raise KeyError("mine")
+
+
+async def test_the_body_s_exception_wins_over_a_lost_connection():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+
+    async with serving(script) as url:
+        with pytest.raises(Disconnected, match="1006"):
+            async with connect(url) as relay:
+                await relay.ping()
+
+
+async def test_an_unknown_codec_is_a_value_error():
+    with pytest.raises(ValueError, match="'json' or 'msgpack'"):
+        async with connect("ws://127.0.0.1:1", codec="xml"):  # type: ignore[arg-type]
+            pass
+
+
+def test_the_client_knows_all_that_the_relay_says():
+    from relay.client.session import _understood
+    from relay.errors import CloseCode, CloseReason
+    from relay.model import Kind, Payload
+    from relay.model import Message as Published
+    from relay.protocols.base import Hello
+    from relay.protocols.relay_v1 import RelayV1Json
+
+    relay = RelayV1Json()
+    message = Published("lobby", Payload(Kind.JSON, b"[1]"), "bob", offset=3)
+    hello = Hello(**{name: value for name, value in HELLO.items() if name != "t"})
+    said = [
+        relay.hello(hello),
+        relay.message(message),
+        relay.ok(1, {"epoch": "e", "offset": 3, "recovered": True, "messages": [message], "members": []}),
+        relay.error(2, Refused("forbidden", retry_after=1.0, setting="x")),
+        relay.pong(3),
+        relay.joined("lobby", "bob"),
+        relay.left("lobby", "bob"),
+        relay.gap("lobby", 1, 2, "full"),
+        relay.expiring(3.0),
+        relay.bye(CloseReason(CloseCode.GOING_AWAY, "restart", "server.drain", 1.0, 2.0)),
+    ]
+    for frame in said:
+        assert frame is not None
+        text = frame[2:] if frame[1] < 126 else frame[4:]
+        words = _understood("json", text)
+        assert words is not None
+        assert words.__struct_config__.tag == msgspec.json.decode(text)["t"]
