@@ -59,7 +59,7 @@ class _Publish(_In, tag="publish", kw_only=True, frozen=True):
 class _Call(_In, tag="call", kw_only=True, frozen=True):
     room: str
     method: str
-    data: Raw | None = None
+    data: Raw = Raw()  # absent; `Raw | None` would take nothing but null
     timeout: float | None = None
 
 
@@ -143,8 +143,9 @@ class _RelayV1(Generic[Codec]):
             case _Leave():
                 return Leave(command.room, command.id)
             case _Call():
-                data = None if command.data is None else Payload(self._kind, bytes(command.data))
-                return Call(command.room, command.method, data, command.id, command.timeout)
+                data = bytes(command.data)
+                payload = Payload(self._kind, data) if data else None
+                return Call(command.room, command.method, payload, command.id, command.timeout)
             case _Presence():
                 return Presence(command.room, command.id)
             case _History():
