@@ -191,7 +191,8 @@ def read_secret(loaded: LoadedConfig, key: Key) -> bytes:
     try:
         secret = read_start(loaded.resolve(key.secret_file))
     except (OSError, ValueError) as error:
-        raise ConfigError([unreadable(loaded, name, key.secret_file, error)]) from None
+        hint = "`relay certs` makes one for development"
+        raise ConfigError([unreadable(loaded, name, key.secret_file, error, hint)]) from None
     if secret.endswith(b"\n"):  # editors and `echo` put it there
         secret = secret[:-1].removesuffix(b"\r")
     if not secret:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from msgspec import inspect
@@ -28,7 +28,7 @@ class Override:
 
     where: str
     parts: tuple[str, ...]
-    text: str
+    text: str = field(repr=False)  # it may be a secret
     folds: bool
 
     def spelled(self, parts: Sequence[str]) -> str:

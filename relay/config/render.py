@@ -55,7 +55,8 @@ its end is ignored), such as those of systemd's `LoadCredential=`, Docker or Kub
 secret.
 
 **Reload.** On SIGHUP the relay reads the file, the certificates and the keys again. If anything is wrong with them, it
-says so in the log and goes on with what it had.
+says so in the log and goes on with what it had. Changes in `[server]`, `[internal]`, `[channels]`, `[outbox]`,
+`[supervision]` and `[plugins]` wait for the next start; the log names the tables concerned.
 
 Sizes are in bytes, times in seconds. Texts follow TOML: in double quotes a backslash is written twice, in single
 quotes once.
@@ -74,7 +75,8 @@ EXAMPLES: Final[dict[type[msgspec.Struct], tuple[str, msgspec.Struct]]] = {
 BRIDGE: Final = """\
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
-#rooms = "bridge:*"
+#rooms = "bridge:news"
+#room = "bridge:news"
 #url = "wss://service.example/socket\""""
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from relay.config.address import parse_listen
 from relay.config.positions import Path
-from relay.config.schema import JWKS, Auth, Config, Internal, Key, Limits, PluginTable, Server
+from relay.config.schema import JWKS, Auth, Config, Internal, Key, PluginTable, Server
 from relay.config.suggest import did_you_mean
 
 Fault: TypeAlias = tuple[Path, str, str]
@@ -107,23 +107,6 @@ def auth(table: Auth) -> Iterator[Fault]:
             )
 
 
-def limits(table: Limits) -> Iterator[Fault]:
-    for rate, burst in (
-        ("handshakes_per_address", "handshakes_burst"),
-        ("control_frames", "control_frames_burst"),
-        ("messages_per_second", "messages_burst"),
-        ("bytes_per_second", "bytes_burst"),
-    ):
-        if getattr(table, rate) and not getattr(table, burst):
-            yield (
-                (burst,),
-                f"0 lets nothing through while limits.{rate} is set",
-                f"limits.{rate} = 0 switches the rate off",
-            )
-    if table.bytes_per_second and 0 < table.bytes_burst < table.message_bytes:
-        yield ("bytes_burst",), "is less than limits.message_bytes: such a message could never pass", ""
-
-
 def plugin(table: PluginTable) -> Iterator[Fault]:
     patterns = [table.rooms] if isinstance(table.rooms, str) else table.rooms
     if not patterns or not all(patterns):
@@ -155,7 +138,6 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Key: key,
     JWKS: jwks,
     Auth: auth,
-    Limits: limits,
     PluginTable: plugin,
     Config: config,
 }

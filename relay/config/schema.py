@@ -186,7 +186,7 @@ class Auth(Table, frozen=True):
 
 
 class Limits(Table, frozen=True):
-    """Bounds, on from the start. 0 switches a count or a rate off."""
+    """Bounds, on from the start. 0 switches a count or a rate off; a burst of 0 is what one second may bring."""
 
     max_connections: Annotated[Count, about("Connections in the whole process; further ones get 503.")] = 20000
     connections_per_address: Annotated[

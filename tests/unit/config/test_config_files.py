@@ -59,7 +59,10 @@ def test_a_secret_file_is_found_beside_the_configuration(
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
-        (None, "{path} cannot be read: No such file or directory"),
+        (
+            None,
+            "{path} cannot be read: No such file or directory (`relay certs` makes one for development)",
+        ),
         (b"", "{path} is empty"),
         (b"\n", "{path} is empty"),
         (b"s3cr3t", "the secret is too short: HS256 needs at least 32 bytes (RFC 7518 section 3.2)"),
@@ -107,10 +110,11 @@ def test_every_missing_file_is_a_problem(loads: Loads, tmp_path: Path) -> None:
     Path("dir").mkdir()
     Path("a.pem").touch()
     missing = "cannot be read: No such file or directory"
+    secret = "`relay certs` makes one for development"
     development = "`relay certs` makes a pair for development"
     assert sorted(map(str, check_files(loaded))) == [
         f"config.toml:12: auth.keys[0].public_key_file: {tmp_path}/key.pem {missing}",
-        f"config.toml:15: auth.keys[1].secret_file: {tmp_path}/token {missing}",
+        f"config.toml:15: auth.keys[1].secret_file: {tmp_path}/token {missing} ({secret})",
         f"config.toml:2: tls.certificate: {tmp_path}/server.pem {missing} ({development})",
         f"config.toml:4: tls.sni[0].certificate: {tmp_path}/a.pem is empty",
         f"config.toml:5: tls.sni[0].key: {tmp_path}/dir cannot be read: Is a directory",

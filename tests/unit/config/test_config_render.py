@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from plugins.bridge import Bridge
 from relay.config import Config, load
 from relay.config.describe import settings
 from relay.config.render import configuration_md, default_toml, json_schema
@@ -29,6 +30,12 @@ def paths_of(table: type[msgspec.Struct], prefix: str = "") -> list[str]:
 
 
 ALL = [*paths_of(Config), *paths_of(Channel, "channels.NAME."), *paths_of(PluginTable, "plugins.NAME.")]
+
+
+def settings_of_bridge(table: dict[str, Any]) -> Bridge.Settings:
+    """As the plugin itself takes them."""
+    own = {key: value for key, value in table.items() if key not in PluginTable.__struct_fields__}
+    return msgspec.convert(own, Bridge.Settings)
 
 
 def test_the_committed_config_toml_is_made_from_the_schema() -> None:
@@ -53,7 +60,7 @@ def test_config_toml_with_everything_switched_on_loads(tmp_path: Path) -> None:
     config = load(path, environ={}).config
     assert [pair.names for pair in config.tls.sni] == [["other.example"]]
     assert config.auth.keys[1] == Key(algorithm="Ed25519", kid="issuer-1", public_key_file="certs/issuer.pub.pem")
-    assert "bridge" in config.plugins
+    assert settings_of_bridge(config.plugins["bridge"]).room == "bridge:news"
 
 
 def test_config_toml_fits_a_terminal() -> None:
