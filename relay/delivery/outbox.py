@@ -90,7 +90,7 @@ class Waiting:
             return size
         taken = len(frames[0])
         count = 1
-        while (more := taken + len(frames[count])) <= limit:  # ends: all frames together are more than limit
+        while taken < size and (more := taken + len(frames[count])) <= limit:
             taken = more
             count += 1
         into += frames[:count]
@@ -200,13 +200,18 @@ class Outbox:
             return b""
         taken: list[bytes] = []
         if waiting & (waiting - 1) == 0:  # one lane: nothing to schedule
-            lane = self.lanes[waiting.bit_length() - 1]
-            assert lane is not None
+            lane: Waiting = self.lanes[waiting.bit_length() - 1]  # type: ignore[assignment]
+            frames = lane.frames
+            if lane.bytes <= limit:  # `pop` written out: this is what nearly every flush finds
+                joined = frames[0] if len(frames) == 1 else b"".join(frames)
+                frames.clear()
+                lane.bytes = self.waiting = 0
+                if not lane.plain:
+                    lane.notes.clear()
+                return joined
             lane.pop(limit, taken)
-            if not lane.frames:
+            if not frames:
                 self.waiting = 0
-                lane.deficit = 0
-                self._urgent_left = self.urgent_quota
             return taken[0] if len(taken) == 1 else b"".join(taken)
         while limit > 0 and self.waiting:
             limit -= self._next(limit, taken)

@@ -5,6 +5,7 @@ Not here: HTTP itself (net/http, net/routes). The one rule: the public port tell
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -127,8 +128,19 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        content_type, body = exposition(self.counters, self.gauges(), accept=request.headers.get("accept") or "")
+        content_type, body = exposition(self._totals(), self.gauges(), accept=request.headers.get("accept") or "")
         return Response(200, body, content_type=content_type)
+
+    def _totals(self) -> Counters:
+        """The counters with what live connections have counted for themselves so far."""
+        totals = copy.copy(self.counters)
+        for link in self.state.links:
+            if not link.finished:
+                totals.bytes_in += link.bytes_in
+                totals.bytes_out += link.bytes_out
+                totals.writes += link.writes
+                totals.messages_in += link.connection.messages
+        return totals
 
     def gauges(self) -> Gauges:
         protocols: dict[str, int] = {}

@@ -192,7 +192,9 @@ class HTTPConnection:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
             self._lost = True
-            raise Rejected(error.error_status_hint, "bad_request", str(error)) from None
+            part = "header fields are" if self._request is None else "body is"  # h11's own text quotes what was sent
+            reason = f"the {part} malformed or cut off (RFC 9112)"
+            raise Rejected(error.error_status_hint, "bad_request", reason) from None
         if isinstance(event, h11.EndOfMessage):
             self._rest[:0] = self._h11.trailing_data[0]  # the next request, which came glued to this one's body
         return event

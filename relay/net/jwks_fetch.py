@@ -124,6 +124,9 @@ class JwksFetcher:
                 raise FetchError(f"status {response.status_code}: redirects are not followed; configure the final URL")
             if response.status_code != 200:
                 raise FetchError(f"status {response.status_code}")
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if encoding.lower() != "identity":
+                raise FetchError("the answer has a Content-Encoding, which was not asked for")
             data = bytearray()
             async for chunk in response.aiter_raw():  # raw: a compressed body would be unpacked without a bound
                 data += chunk

@@ -17,7 +17,7 @@ from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseCode, CloseReason
 from relay.limits.buckets import Bucket
 from relay.net.poller import Poller
-from relay.net.transport import READ_SIZE, WRITE_SIZE, Lost, Transport
+from relay.net.transport import READ_SIZE, WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.net.websocket import Engine, EngineLimits
 from relay.session.connection import Connection
 from relay.session.services import Services
@@ -36,7 +36,7 @@ class Link:
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_blocked", "_byte_bucket", "_bytes_in", "_bytes_out", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_message_bucket",
+        "_awaits", "_blocked", "_special", "_write", "bytes_in", "bytes_out", "writes", "_byte_bucket", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_message_bucket",
         "_poller", "_read_at", "_resume", "_slowed", "_started", "_unsent", "_watch", "close_code", "close_reason", "connection", "ended", "engine", "finished",
         "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport",
     )  # fmt: skip
@@ -71,19 +71,14 @@ class Link:
         self._deadline: Timer | None = None
         self._message_bucket = Bucket(services.message_rate)
         self._byte_bucket = Bucket(services.byte_rate)
-        self._bytes_in = self._bytes_out = 0
-
-    @property
-    def bytes_in(self) -> int:
-        return self._bytes_in
-
-    @property
-    def bytes_out(self) -> int:
-        return self._bytes_out
+        self._write = transport.write
+        self._special = False  # something is half sent, waited for, or ending: the usual flush is not enough
+        self.bytes_in = self.bytes_out = self.writes = 0
 
     def start(self, early: bytes, last: int = 0) -> None:
         """From now on the poller drives this connection. `early` came behind the request head."""
         self._started = True
+        self.engine.message = self.connection.message
         self._poller.add(self.transport.fd, self)
         self.services.wheel.add(self)
         self.connection.start(last)
@@ -109,21 +104,18 @@ class Link:
                 self._feed(data, now)
                 if not (busy or len(data) == READ_SIZE) or self.finished or self._held or self._slowed:
                     return
-        except Lost as lost:
-            self._lost(lost)
+        except Lost as reason:
+            self._lost(reason)
         except Exception:
             self._bug()
 
     def _feed(self, data: bytes, now: float) -> None:
         size = len(data)
         self.heard = now
-        self._bytes_in += size
-        counters = self.services.counters
-        counters.bytes_in += size
+        self.bytes_in += size
         if self.engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
             return
         messages = self.engine.feed(data, now)
-        counters.messages_in += messages
         ahead = self._byte_bucket.take(now, size)
         if messages:
             ahead = max(ahead, self._message_bucket.take(now, messages))
@@ -165,11 +157,7 @@ class Link:
             self._watch = watch
             self._poller.watch(self.transport.fd, read=watch[0], write=watch[1])
 
-    # What the engine tells (net/websocket.Sink).
-
-    def message(self, opcode: int, payload: bytes) -> None:
-        if self.connection.closing is None:
-            self.connection.message(opcode, payload)
+    # What the engine tells (net/websocket.Sink); messages go to the connection directly.
 
     def ping(self, payload: bytes) -> None:
         self.services.counters.control_in += 1
@@ -200,57 +188,76 @@ class Link:
     def writable(self, now: float) -> None:
         self._blocked = False
         self._credit = self.transport.lowat
-        self.flush()
+        self._flush_rest()
         self._rewatch()
 
     def flush(self) -> None:
-        """One write, or as many as the credit allows; what is left waits for "writable"."""
+        """One write of what waits, within the credit. The usual case, written out; `_flush_rest` has all others."""
         outbox = self.outbox
         outbox.touched = False
-        if self._blocked or self.finished:
+        credit = self._credit
+        if self._special or credit <= 0 or outbox.drops:
+            self._flush_rest()
             return
+        data = outbox.take(credit)
+        size = len(data)
+        if size <= WRITE_SIZE:
+            try:
+                sent = self._write(data) if size else 0
+            except WOULD_BLOCK:
+                sent = 0
+            except OSError as error:
+                self._lost(lost(error))
+                return
+            if sent == size:
+                self._credit = credit - size
+                self.bytes_out += size
+                self.writes += 1
+                if outbox.waiting:
+                    self._flush_rest()
+                return
+            self.bytes_out += sent
+            data = data[sent:]
+        self._unsent = data
+        self._flush_rest()
+
+    def _flush_rest(self) -> None:
+        """As many writes as the credit allows; what is left waits for "writable"."""
+        if self.finished or self._blocked:
+            return
+        outbox = self.outbox
         if outbox.drops:
             self.connection.tell_drops()
-            outbox.touched = False
-        transport = self.transport
-        unsent = self._unsent
-        credit = self._credit
-        sent_all = 0
         try:
             while True:
-                if credit <= 0:
-                    credit = transport.room()
-                    if credit <= 0:
+                if self._credit <= 0:
+                    self._credit = self.transport.room()
+                    if self._credit <= 0:
                         self._blocked = True
                         break
+                unsent = self._unsent or outbox.take(self._credit)
                 if not unsent:
-                    unsent = outbox.take(credit)
-                    if not unsent:
-                        if self._close_frame is not None:
-                            unsent, self._close_frame = self._close_frame, None
-                            self._farewell_sent = True
-                            continue
+                    if self._close_frame is None:
                         break
-                sent = transport.send(unsent if len(unsent) <= WRITE_SIZE else memoryview(unsent)[:WRITE_SIZE])
+                    unsent, self._close_frame = self._close_frame, None
+                    self._farewell_sent = True
+                self._unsent = unsent
+                sent = self.transport.send(unsent if len(unsent) <= WRITE_SIZE else memoryview(unsent)[:WRITE_SIZE])
                 if not sent:
                     self._blocked = True
                     break
-                sent_all += sent
-                credit -= sent
-                unsent = b"" if sent == len(unsent) else memoryview(unsent)[sent:]
-        except Lost as lost:
-            self._lost(lost)
+                self._credit -= sent
+                self.bytes_out += sent
+                self.writes += 1
+                self._unsent = b"" if sent == len(unsent) else memoryview(unsent)[sent:]
+        except Lost as reason:
+            self._lost(reason)
             return
         except Exception:
             self._bug()
             return
-        self._unsent = unsent
-        self._credit = credit
-        if sent_all:
-            self._bytes_out += sent_all
-            counters = self.services.counters
-            counters.bytes_out += sent_all
-            counters.writes += 1
+        outbox.touched = False
+        self._special = self._blocked or self.connection.closing is not None
         if self._blocked:
             self._rewatch()
         elif self._farewell_sent and not self._awaits:
@@ -288,6 +295,7 @@ class Link:
     def _end_with(self, last: bytes) -> None:
         services = self.services
         self._close_frame = last
+        self._special = True
         if self._resume is not None:
             self._resume.cancel()
         self._held = self._slowed = False
@@ -314,9 +322,9 @@ class Link:
         if not self.finished:
             self._finish(aborted=True)
 
-    def _lost(self, lost: Lost) -> None:
+    def _lost(self, reason: Lost) -> None:
         if self.close_reason is None and self.connection.closing is None:
-            self.close_reason = CloseReason(CloseCode.GOING_AWAY, f"connection lost: {lost}")
+            self.close_reason = CloseReason(CloseCode.GOING_AWAY, f"connection lost: {reason}")
         self._finish(aborted=True)
 
     def _bug(self) -> None:
@@ -329,8 +337,13 @@ class Link:
     def _finish(self, *, aborted: bool = False) -> None:
         if self.finished:
             return
-        self.finished = True
+        self.finished = self._special = True
         self.engine.stop()
+        counters = self.services.counters
+        counters.bytes_in += self.bytes_in
+        counters.bytes_out += self.bytes_out
+        counters.writes += self.writes
+        counters.messages_in += self.connection.messages
         self.services.wheel.remove(self)
         for timer in (self._deadline, self._resume):
             if timer is not None:

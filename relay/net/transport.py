@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -32,10 +33,20 @@ class Lost(trio.BrokenResourceError):
     """The connection broke; the text says how, for the log."""
 
 
-class Transport:
-    """A connected socket. `tls` tells whether it is an SSLSocket whose handshake is still to be done or done."""
+WOULD_BLOCK: Final = (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError)
+"""What `Transport.write` raises when the socket takes nothing now; after it the next write must begin with the same bytes."""
 
-    __slots__ = ("_recv", "_send", "fd", "half_closed", "lowat", "sock", "tls")
+
+class Transport:
+    """A connected socket. `tls` tells whether it is an SSLSocket, whose handshake is still to be done or done.
+
+    `write` is what writes, as bare as can be, for the one place where a function call counts: at most WRITE_SIZE bytes, returns how
+    many were taken, raises WOULD_BLOCK or OSError. Everybody else uses `send`.
+    """
+
+    __slots__ = ("_read", "fd", "half_closed", "lowat", "sock", "tls", "write")
+
+    write: Callable[[bytes | memoryview], int]
 
     def __init__(self, sock: socket.socket, *, unsent_bytes: int) -> None:
         sock.setblocking(False)
@@ -44,8 +55,10 @@ class Transport:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.half_closed = False
         self.lowat = unsent_bytes
-        self._recv = sock.recv
-        self._send = sock.send
+        # The object below SSLSocket, where there is one: its Python methods cost as much as all else we do for a message.
+        below = getattr(sock, "_sslobj", None)
+        self._read: Callable[[int], bytes] = getattr(below, "read", sock.recv)
+        self.write = getattr(below, "write", sock.send)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if _TCP_NOTSENT_LOWAT is not None:
@@ -56,13 +69,13 @@ class Transport:
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
         try:
-            return self._recv(READ_SIZE)
-        except (ssl.SSLWantReadError, BlockingIOError):
+            return self._read(READ_SIZE)
+        except WOULD_BLOCK:  # a key update may even wait for room to write; the next write takes it along
             return None
-        except ssl.SSLWantWriteError:
-            return None  # a key update waits for room; the next write takes it along
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
         except OSError as error:
-            raise _lost(error) from None
+            raise lost(error) from None
 
     def send(self, data: bytes | memoryview) -> int:
         """Writes what the socket takes of at most WRITE_SIZE bytes, returns how much; 0: it must become writable first.
@@ -70,13 +83,11 @@ class Transport:
         After 0 the next call must begin with the same bytes (a TLS record may be half out). Raises Lost.
         """
         try:
-            return self._send(data)
-        except (ssl.SSLWantWriteError, BlockingIOError):
-            return 0
-        except ssl.SSLWantReadError:
+            return self.write(data)
+        except WOULD_BLOCK:
             return 0
         except OSError as error:
-            raise _lost(error) from None
+            raise lost(error) from None
 
     def room(self) -> int:
         """Bytes that may be handed to the kernel so that no more than `lowat` stay unsent; 0: unknown or none, wait for writable."""
@@ -93,8 +104,9 @@ class Transport:
         """Says that nothing more will be sent; what still comes can only be read to be dropped (it is not decrypted)."""
         self.half_closed = True
         self._say_goodbye()
+        self._read = self.sock.recv
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(socket.SHUT_WR)  # an SSLSocket is a plain socket after this
         except OSError:
             pass
 
@@ -133,7 +145,7 @@ class Transport:
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self.fd)
             except OSError as error:
-                raise _lost(error) from None
+                raise lost(error) from None
             except ValueError as error:  # a server name OpenSSL does not like
                 raise Lost(str(error)) from None
             else:
@@ -158,7 +170,8 @@ class Transport:
             rest = rest[sent:]
 
 
-def _lost(error: OSError) -> Lost:
+def lost(error: OSError) -> Lost:
+    """What the operating system or OpenSSL said, in a word or two."""
     if isinstance(error, ssl.SSLError):
         return Lost(f"TLS: {error.reason or error.__class__.__name__}")
     if error.errno in _GONE:

@@ -45,10 +45,7 @@ unmask: Final = _best_mask()
 
 
 class Sink(Protocol):
-    """Who is told. Each may close the connection; the engine then stops (`Engine.stop`)."""
-
-    def message(self, opcode: int, payload: bytes) -> None:
-        """A whole message: opcode 1 and valid UTF-8, or opcode 2."""
+    """Who is told of all but messages. Each may close the connection; the engine then stops (`Engine.stop`)."""
 
     def ping(self, payload: bytes) -> None: ...
     def pong(self, payload: bytes) -> None: ...
@@ -70,9 +67,14 @@ class EngineLimits:
 
 
 class Engine:
-    """Reads one client's frames. `unmask` is handed in for tests."""
+    """Reads one client's frames. `message` is called with opcode 1 and valid UTF-8, or opcode 2, for each whole message.
 
-    __slots__ = ("_checked", "_control", "_fragments", "_limits", "_message_bytes", "_need", "_parts", "_rest", "_sink", "_slow", "_utf8", "stopped", "unmask")
+    It is set before the first byte is fed. `unmask` may be set in tests.
+    """
+
+    __slots__ = ("_checked", "_control", "_fragments", "_limits", "_message_bytes", "_need", "_parts", "_rest", "_sink", "_slow", "_utf8", "message", "stopped", "unmask")
+
+    message: Callable[[int, bytes], None]
 
     def __init__(self, sink: Sink, limits: EngineLimits) -> None:
         self._sink = sink
@@ -110,7 +112,7 @@ class Engine:
         end = len(data)
         limits = self._limits
         fast = limits.fast_path
-        message = self._sink.message
+        message = self.message
         while not self.stopped:
             left = end - position
             if left < 6:
@@ -264,9 +266,9 @@ class Engine:
                     parts, self._parts, self._slow = self._parts, [], None
                     count += 1
                     if isinstance(event, TextMessage):
-                        sink.message(1, "".join(parts).encode())  # type: ignore[arg-type]
+                        self.message(1, "".join(parts).encode())  # type: ignore[arg-type]
                     else:
-                        sink.message(BINARY, b"".join(parts))  # type: ignore[arg-type]
+                        self.message(BINARY, b"".join(parts))  # type: ignore[arg-type]
             elif isinstance(event, Ping):
                 sink.ping(bytes(event.payload))
             elif isinstance(event, Pong):

@@ -91,6 +91,8 @@ class Connection:
 
     def message(self, opcode: int, payload: bytes) -> None:
         """A whole message has come."""
+        if self.closing is not None:
+            return
         self.messages += 1
         try:
             command = self.protocol.decode(opcode, payload, self.home)
