@@ -116,7 +116,7 @@ class Watchdog(trio.abc.Instrument):
         line = self._line(stack)
         del frame, stack  # a frame keeps everything alive that its function holds
         log.warning(
-            "the loop is held: nobody has been served for %.0f ms, by %s, at %s",
+            "the loop is held: nobody has been served for at least %.0f ms, by %s, at %s",
             held * 1000,
             f"{hook} of plugin {plugin}" if hook else plugin,
             line,

@@ -1,0 +1,150 @@
+"""What holds the loop is named while it does. Real time, in short pieces: a stall cannot be faked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from relay.counters import Counters
+from relay.plugin.api import Message, Peer, Plugin, Room
+from relay.plugin.testing import PluginTester
+from relay.plugin.watchdog import ITSELF, Mark, Watchdog
+
+STALL = 0.02
+
+
+def hold(told: pytest.LogCaptureFixture, count: int = 1) -> None:
+    """Blocks the thread until the watchdog has told so often, or five seconds have shown that it does not."""
+    until = time.monotonic() + 5
+    while len(told.records) < count and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+@contextmanager
+def watched(plugin: PluginTester) -> Iterator[Watchdog]:
+    watchdog = Watchdog(plugin.counters, STALL)
+    plugin.supervised._watchdog = watchdog
+    watchdog.knows(__file__, plugin.supervised.name)
+    with watchdog:
+        yield watchdog
+
+
+async def test_a_sync_hook_that_blocks_is_named_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            hold(caplog)
+
+    async with PluginTester(Slow, name="chess") as tester:
+        ann = await tester.join("a", "ann")
+        with watched(tester) as watchdog:
+            await ann.publish("hi")
+            assert watchdog.current is None
+    text = caplog.messages[0]
+    assert "by on_message of plugin chess, at" in text
+    assert f"{__file__}:" in text
+    line = int(text.split(f"{__file__}:")[1].split(",")[0])
+    assert hold.__code__.co_firstlineno < line <= hold.__code__.co_firstlineno + 4
+    assert tester.counters.plugin_stalls["chess"] == 1
+    assert caplog.records[0].__dict__["fields"]["hook"] == "on_message"
+
+
+async def test_one_stall_is_told_once_and_the_next_again(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Plugin):
+        def on_call(self, room: Room, caller: Peer, method: str, data: Any) -> None:
+            hold(caplog, int(method))
+            time.sleep(3 * STALL)
+
+    async with PluginTester(Slow) as tester:
+        ann = await tester.join("a", "ann")
+        with watched(tester):
+            await ann.call("1")
+            assert len(caplog.records) == 1
+            await ann.call("2")
+    assert len(caplog.records) == 2
+
+
+async def test_an_async_hook_that_blocks_is_named_by_its_function(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Plugin):
+        async def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            hold(caplog)
+
+    async with PluginTester(Slow, name="chess") as tester:
+        ann = await tester.join("a", "ann")
+        watchdog = Watchdog(tester.counters, STALL)
+        watchdog.knows(Slow.on_message.__code__.co_filename, "chess")
+        with watchdog:
+            await ann.publish("hi")
+    # The test itself stands in the same file, further out: what is named is code of the plugin's file.
+    assert "of plugin chess" in caplog.messages[0]
+    assert tester.counters.plugin_stalls["chess"] == 1
+
+
+async def test_what_is_no_plugin_is_the_relay_itself(caplog: pytest.LogCaptureFixture) -> None:
+    counters = Counters()
+    with Watchdog(counters, STALL):
+        hold(caplog)
+    assert f"by {ITSELF}, at {__file__}:" in caplog.messages[0]
+    assert counters.plugin_stalls == {ITSELF: 1}
+
+
+async def test_a_loop_that_waits_or_works_in_short_turns_is_not_held(caplog: pytest.LogCaptureFixture) -> None:
+    counters = Counters()
+    with Watchdog(counters, 0.2):
+        await trio.sleep(0.3)
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            await trio.lowlevel.checkpoint()
+    assert caplog.records == []
+    assert counters.plugin_stalls == {ITSELF: 0}
+
+
+async def test_the_thread_and_the_instrument_end_with_the_block() -> None:
+    with Watchdog(Counters(), STALL) as watchdog:
+        assert "relay watchdog" in {thread.name for thread in threading.enumerate()}
+    assert "relay watchdog" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(KeyError):
+        trio.lowlevel.remove_instrument(watchdog)
+
+
+async def test_a_stall_of_zero_watches_nothing() -> None:
+    with Watchdog(Counters(), 0) as watchdog:
+        assert "relay watchdog" not in {thread.name for thread in threading.enumerate()}
+        with pytest.raises(KeyError):
+            trio.lowlevel.remove_instrument(watchdog)
+
+
+async def test_a_hook_inside_a_hook_gives_the_mark_back() -> None:
+    seen: list[tuple[str, str] | None] = []
+
+    class Nested(Plugin):
+        def _look(self) -> None:
+            mark = tester.supervised._watchdog.current
+            seen.append(None if mark is None else (mark.plugin, mark.hook))
+
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            self.relay.publish("other", "hi")
+            self._look()
+
+        def on_open(self, room: Room) -> None:
+            self._look()
+
+    async with PluginTester(Nested, name="n") as tester:
+        ann = await tester.join("a", "ann")
+        seen.clear()
+        await ann.publish("hi")
+    assert seen == [("n", "on_open"), ("n", "on_message")]
+
+
+async def test_a_hook_that_fails_gives_the_mark_back() -> None:
+    async with PluginTester(type("Failing", (Plugin,), {})) as tester:
+        mark = tester.supervised._watchdog.current = Mark("outer", "hook")
+        ann = await tester.join("a", "ann")
+        with pytest.raises(Exception, match="forbidden"):
+            await ann.publish("hi")
+        assert tester.supervised._watchdog.current is mark
