@@ -114,7 +114,7 @@ class Ok(Said, tag="ok", frozen=True):
     offset: int | None = None
     recovered: bool | None = None
     messages: list[Message] = []
-    members: Any = None
+    members: list[str] | None = None
     data: Any = None
     expires: float | None = None
 
@@ -132,7 +132,7 @@ class Membership:
     offset: int
     recovered: bool | None = None
     messages: list[Message] = field(default_factory=list)
-    members: Any = None
+    members: list[str] | None = None
 
     @property
     def position(self) -> Position:

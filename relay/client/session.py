@@ -140,9 +140,9 @@ class Client:
         """Asks the plugin of a room; its answer. `timeout` in seconds, at most the relay's own."""
         return (await self._ask("call", room=room, method=method, data=data, timeout=timeout)).data
 
-    async def presence(self, room: str) -> Any:
-        """Who is in a room."""
-        return (await self._ask("presence", room=room)).members
+    async def presence(self, room: str) -> list[str]:
+        """The subjects in a room; of a crowd, as many as the relay lists."""
+        return (await self._ask("presence", room=room)).members or []
 
     async def history(self, room: str, *, last: int = 0, since: Position | None = None) -> Membership:
         """The messages a room remembers: the `last` few, or all `since` a position (then `recovered` tells if all)."""
