@@ -70,7 +70,8 @@ class PluginTester:
         """What the plugin raised that was no Refused."""
         self.channels: Final = Channels({**default_channels(), **(channels or {})})
         self.counters: Final = Counters()
-        self._tick = Tick(lambda: None)
+        self._stirred = trio.Event()
+        self._tick = Tick(self._stir)
         self._recorder = Recorder()
         self._advanced = 0.0
         self._trio_start: float | None = None
@@ -149,6 +150,10 @@ class PluginTester:
     def deliver(self) -> None:
         """Brings members what waits for them; reading `received` and the like does it too."""
         self._tick.flush()
+
+    def _stir(self) -> None:
+        stirred, self._stirred = self._stirred, trio.Event()
+        stirred.set()
 
     async def __aenter__(self) -> PluginTester:
         if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
@@ -275,6 +280,13 @@ class Member:
     def received(self) -> list[Any]:
         """The messages heard so far, as values: str for text, bytes for binary, else what the document says."""
         return [message.data.value() for message in self.messages]
+
+    async def hears(self, count: int) -> list[Any]:
+        """Waits until it has heard that many messages (a background task may send them); returns them as values."""
+        await trio.lowlevel.checkpoint()
+        while len(self.messages) < count:
+            await self._tester._stirred.wait()
+        return self.received
 
     @property
     def messages(self) -> list[Message]:
