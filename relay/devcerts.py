@@ -63,7 +63,7 @@ def make_dev_certificates(
 
     The certificate is for localhost, this machine's name, 127.0.0.1, ::1 and `hosts` (names, `*.` names, addresses). It
     is made anew when it expires within 7 days, or is damaged, or when `hosts` are given and are others than before. The
-    token secret is made once. Raises ValueError for a host that is neither a name nor an address, OSError for the files.
+    token secret is made once. Raises ValueError for a host that is neither name nor address, OSError for the files.
     """
     now = now or datetime.now(UTC)
     wanted = _wanted(hosts or ())
