@@ -108,7 +108,7 @@ class JwksFetcher:
             async with httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client:
                 data = await self._read(client)
         except (httpx2.ConnectError, httpx2.InvalidURL) as error:
-            raise FetchError(f"cannot connect: {error}") from None
+            raise FetchError(f"cannot connect: {_root_cause(error)}") from None
         except (httpx2.HTTPError, OSError) as error:  # their texts may quote what was received
             raise FetchError(type(error).__name__) from None
         try:
@@ -128,17 +128,30 @@ class JwksFetcher:
             if encoding.lower() != "identity":
                 raise FetchError("the answer has a Content-Encoding, which was not asked for")
             data = bytearray()
-            async for chunk in response.aiter_raw():  # raw: a compressed body would be unpacked without a bound
-                data += chunk
-                if len(data) > self._settings.max_bytes:
-                    raise FetchError(
-                        f"the key set has more than {self._settings.max_bytes} bytes (auth.jwks.max_bytes)"
-                    )
+            with trio.CancelScope() as scope:
+                async for chunk in response.aiter_raw():  # raw: unpacking would have no bound
+                    if len(data) + len(chunk) > self._settings.max_bytes:
+                        # Not `raise`: that would leave the library's generators open, a cancelled read unwinds them.
+                        scope.cancel()
+                    else:
+                        data += chunk
+            if scope.cancel_called:
+                raise FetchError(f"the key set has more than {self._settings.max_bytes} bytes (auth.jwks.max_bytes)")
             return bytes(data)
 
 
 def _tls_context(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file or None)
+
+
+def _root_cause(error: BaseException) -> str:
+    """The text of the first link in the chain that has one: a failed TLS handshake arrives wrapped in empty errors."""
+    link: BaseException | None = error
+    while link is not None:
+        if str(link):
+            return str(link)
+        link = link.__cause__ or link.__context__
+    return type(error).__name__
 
 
 def _parse(data: bytes, max_bytes: int) -> KeyDocument:
