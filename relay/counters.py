@@ -1,7 +1,8 @@
-"""What the relay counts, as plain integers: an addition costs 40 ns, a metrics library's counter five to twenty times that.
+"""What the relay counts, as plain integers: an addition costs 40 ns, a metrics library's counter five to twenty times
+that.
 
-Not here: names and text of the metrics (ops/metrics reads this object when somebody asks). The one rule: labels come from closed sets
-(codes, channels, plugin names), never from clients.
+Not here: names and text of the metrics (ops/metrics reads this object when somebody asks). The one rule: labels come
+from closed sets (codes, channels, plugin names), never from clients.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ class Counters:
     """One object for the process. Everything only grows, but for `connections` and `pending`, which are gauges."""
 
     __slots__ = (
-        "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes", "http_requests",
-        "messages_in", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "refused", "rejected", "reloads", "slowed",
+        "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes",
+        "http_requests",
+        "messages_in", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "refused", "rejected",
+        "reloads", "slowed",
         "tls_failures", "writes",
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Every way the relay says no, as values: what the other side sees is decided here, in two tables.
 
-Not here: who raises them. The one rule: a refusal carries the config key that caused it (`setting`), whenever there is one.
+Not here: who raises them. The one rule: a refusal carries the config key that caused it (`setting`), whenever there is
+one.
 
     Rejected      before the 101: an HTTP status with a short body
     Refused       after it: an `error` with the request's id; the connection lives
@@ -23,8 +24,10 @@ class RelayError(Exception):
 class Rejected(RelayError):
     """The handshake is answered with HTTP `status` and a short body; there will be no WebSocket.
 
-    `code` is a stable word for machines, `reason` one sentence for people, `retry_after` seconds (RFC 9110 section 10.2.3),
-    `setting` the config key that caused it, `close_code` what a client is told where the setting `websocket.accept_then_close`
+    `code` is a stable word for machines, `reason` one sentence for people, `retry_after` seconds (RFC 9110 section
+    10.2.3),
+    `setting` the config key that caused it, `close_code` what a client is told where the setting
+    `websocket.accept_then_close`
     asks for a close frame instead of a status (a browser hides the status behind 1006).
     """
 
@@ -175,7 +178,8 @@ ERROR_CODES: Final[dict[str, str]] = {
 class CloseReason:
     """Why a connection ends. `reason` goes into the close frame (at most 123 bytes, RFC 6455 section 5.5).
 
-    `setting` is the config key that caused it; `reconnect_after` and `reconnect_jitter` are seconds, None: do not come back.
+    `setting` is the config key that caused it; `reconnect_after` and `reconnect_jitter` are seconds, None: do not come
+    back.
     """
 
     code: CloseCode

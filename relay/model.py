@@ -1,7 +1,7 @@
 """What travels: a payload, and the message that carries it through a room.
 
-Not here: how it looks on a wire (protocols) or where it goes (rooms). The one rule: a payload is passed on as it came; it is
-parsed only when somebody asks for its value, and converted once per protocol, not once per receiver.
+Not here: how it looks on a wire (protocols) or where it goes (rooms). The one rule: a payload is passed on as it came;
+it is parsed only when somebody asks for its value, and converted once per protocol, not once per receiver.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Payload:
         return self.raw.decode() if self.kind == Kind.TEXT else self.raw
 
     def text(self) -> str:
-        """The payload as text: a string as it is, a document as JSON. Raises UnicodeDecodeError for binary that is not text."""
+        """The payload as text: a string as it is, a document as JSON. Raises UnicodeDecodeError for binary that is
+        not text.
+        """
         return self.plain()[1].decode()
 
     def as_json(self) -> bytes:
@@ -80,7 +82,9 @@ class Payload:
         return _json.encode(base64.b64encode(self.raw).decode())
 
     def as_msgpack(self) -> bytes:
-        """As a msgpack document. Never fails: what msgpack cannot say (an integer beyond 64 bits) becomes its JSON text."""
+        """As a msgpack document. Never fails: what msgpack cannot say (an integer beyond 64 bits) becomes its JSON
+        text.
+        """
         if self.kind == Kind.MSGPACK:
             return self.raw
         try:
@@ -89,7 +93,9 @@ class Payload:
             return _msgpack.encode(self.raw.decode(errors="replace"))
 
     def plain(self) -> tuple[Kind, bytes]:
-        """As a plain client gets it: (TEXT or BINARY, bytes). A string or `bin` alone loses its wrapping; never fails."""
+        """As a plain client gets it: (TEXT or BINARY, bytes). A string or `bin` alone loses its wrapping; never
+        fails.
+        """
         if self.kind <= Kind.BINARY:
             return self.kind, self.raw
         if self.kind == Kind.JSON and self.raw[:1] != b'"':
@@ -118,8 +124,10 @@ class Payload:
 class Message:
     """One message in a room. `sender` is a subject, None when the relay or a plugin speaks.
 
-    `channel` None means: what the room's rule says. `key` names what a newer message supersedes. `to` names the only subject
-    that shall hear it, `echo` asks that the sender hears it too. `at` is Unix time in seconds; `offset` counts the messages
+    `channel` None means: what the room's rule says. `key` names what a newer message supersedes. `to` names the only
+    subject
+    that shall hear it, `echo` asks that the sender hears it too. `at` is Unix time in seconds; `offset` counts the
+    messages
     of one room, from 1; it is 0 while the message was not published.
     """
 

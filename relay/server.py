@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import trio
 
 from relay import __version__
+from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.counters import Counters
 from relay.delivery.channels import Channels
@@ -114,7 +115,7 @@ class Server:
             time.time,
             trio.current_time,
             self._spawn,
-            lambda token: self.state.rules.verify(token),
+            self._verify,
             rules.message_rate,
             rules.byte_rate,
             __version__,
@@ -122,6 +123,10 @@ class Server:
         self._work: trio.Nursery | None = None
         self._background: trio.Nursery | None = None
         self._key_scope: trio.CancelScope | None = None
+
+    def _verify(self, token: str) -> Identity:
+        """By the rules in force now: a reload swaps them."""
+        return self.state.rules.verify(token)
 
     def _spawn(self, job: Callable[[], Awaitable[None]]) -> None:
         """Starts work for a connection that has to wait."""
@@ -146,7 +151,10 @@ class Server:
                 extra={"fields": {"open_files": have, "needed": wanted, "setting": "limits.max_connections"}},
             )
         if config.server.insecure_plaintext:
-            log.warning("serving without TLS: tokens and messages can be read on the way", extra={"fields": {"setting": "server.insecure_plaintext"}})
+            log.warning(
+                "serving without TLS: tokens and messages can be read on the way",
+                extra={"fields": {"setting": "server.insecure_plaintext"}},
+            )
         public = open_listeners(config.server.listen, config.server.backlog, "server.listen")
         try:
             internal = open_listeners(config.internal.listen, 64, "internal.listen")
@@ -180,14 +188,22 @@ class Server:
                             listeners.start_soon(
                                 accept_from,
                                 sock,
-                                lambda client, address: connections.start_soon(self._serve_internal, client, address, router),
+                                lambda client, address: connections.start_soon(
+                                    self._serve_internal, client, address, router
+                                ),
                                 trio.lowlevel.checkpoint,
                             )
                         gc.collect()
                         gc.freeze()  # what lives as long as the process need not be looked at again
                         log.info(
                             "listening",
-                            extra={"fields": {"addresses": running.addresses, "internal": running.internal_addresses, "version": __version__}},
+                            extra={
+                                "fields": {
+                                    "addresses": running.addresses,
+                                    "internal": running.internal_addresses,
+                                    "version": __version__,
+                                }
+                            },
                         )
                         notify("READY=1")
                         if on_ready is not None:
@@ -217,13 +233,17 @@ class Server:
         for number, link in enumerate(links):
             after = round(random.uniform(0, config.drain_spread), 1)  # noqa: S311 - not a secret
             link.connection.close(
-                CloseReason(CloseCode.GOING_AWAY, "the server is going away", reconnect_after=after, reconnect_jitter=1.0)
+                CloseReason(
+                    CloseCode.GOING_AWAY, "the server is going away", reconnect_after=after, reconnect_jitter=1.0
+                )
             )
             if number % 100 == 99:
                 await trio.lowlevel.checkpoint()
 
     def reload(self) -> bool:
-        """Reads the configuration, keys and certificates again. On any error all stays as it was, and the log says why."""
+        """Reads the configuration, keys and certificates again. On any error all stays as it was, and the log says
+        why.
+        """
         try:
             loaded = self._load()
             rules = Rules(loaded)
@@ -231,10 +251,17 @@ class Server:
                 self.state.certificates.reload(loaded.config.tls)
         except ConfigError as error:
             self.counters.reloads["failed"] += 1
-            log.error("reload refused, everything stays as it was", extra={"fields": {"problems": [str(one) for one in error.problems]}})
+            log.error(
+                "reload refused, everything stays as it was",
+                extra={"fields": {"problems": [str(one) for one in error.problems]}},
+            )
             return False
         old, new = self.config, loaded.config
-        kept = [name for name in ("server", "internal", "channels", "supervision", "plugins", "outbox") if getattr(old, name) != getattr(new, name)]
+        kept = [
+            name
+            for name in ("server", "internal", "channels", "supervision", "plugins", "outbox")
+            if getattr(old, name) != getattr(new, name)
+        ]
         self.state.rules = rules
         self.services.config = new
         self.services.message_rate = rules.message_rate

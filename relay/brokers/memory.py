@@ -1,7 +1,8 @@
 """The broker of a single node: there is nobody else to tell.
 
-The interface other brokers share: `publish` is called for every message of this node and never waits; `run` is the task that brings
-what other nodes publish to `deliver`. Not here: local delivery, which the hub does before the broker hears of a message.
+The interface other brokers share: `publish` is called for every message of this node and never waits; `run` is the
+task that brings what other nodes publish to `deliver`. Not here: local delivery, which the hub does before the broker
+hears of a message.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How messages leave: frames, channels, and the outbox of one connection. Pure; the caller brings time and bytes."""
+"""How messages leave: channels, and the outbox of one connection. Pure; the caller brings time and bytes."""

@@ -1,7 +1,7 @@
 """Channels: the lanes that every connection has, as the config declares them.
 
-Not here: what waits in a lane (outbox). The one rule: the order of this table is the order of sending - strict before urgent
-before fair - so a lane's index alone tells its rank.
+Not here: what waits in a lane (outbox). The one rule: the order of this table is the order of sending - strict before
+urgent before fair - so a lane's index alone tells its rank.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Anybody may put, nobody waits. What goes next is decided in `take`, by priority, in bytes. Not here: sockets, TLS, time.
 The one rule: a frame leaves whole and in the order it came within its channel; a frame that does not leave is counted.
 
-Scheduling: strict lanes first. Then urgent lanes, which may take at most `urgent_share` of a round of bytes while fair lanes wait.
-Fair lanes share the rest by deficit round robin in bytes (Shreedhar and Varghese, 1995): a lane may send while its deficit is
-positive, and earns its weight when it has its turn.
+Scheduling: strict lanes first. Then urgent lanes, which may take at most `urgent_share` of a round of bytes while fair
+lanes wait. Fair lanes share the rest by deficit round robin in bytes (Shreedhar and Varghese, 1995): a lane may send
+while its deficit is positive, and earns its weight when it has its turn.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Outbox:
     """Bounded in bytes, per channel."""
 
     __slots__ = (
-        "_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched", "urgent_quota", "waiting",
+        "_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched",
+        "urgent_quota", "waiting",
     )  # fmt: skip
 
     def __init__(self, channels: Channels, owner: Owner, tick: Tick, urgent_share: float = 0.8) -> None:
@@ -113,7 +114,9 @@ class Outbox:
         self.owner = owner
         self.tick = tick
         self.queue = tick.touched
-        self.lanes: list[Waiting | None] = [None] * len(channels)  # made when first used: most connections need one or two
+        self.lanes: list[Waiting | None] = [None] * len(
+            channels
+        )  # made when first used: most connections need one or two
         self.waiting = 0  # bit set of the lanes that hold something
         self.touched = False
         self.drops: dict[tuple[str, str], Drop] | None = None
@@ -144,7 +147,7 @@ class Outbox:
             self.tick.wake()
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes waiting, all lanes."""
         return sum(lane.bytes for lane in self.lanes if lane is not None)
 
@@ -159,7 +162,7 @@ class Outbox:
         if overflow is Overflow.LATEST and message is not None and message.key is not None:
             for place, note in enumerate(lane.notes):
                 if note is not None and note.key == message.key and note.room == message.room:
-                    # The newer value takes the old one's place in the queue: a key that changes often is not starved by that.
+                    # The newer value takes the old one's place in the queue, so no key is starved by its changes.
                     lane.bytes += size - len(lane.frames[place])
                     lane.frames[place] = frame
                     lane.notes[place] = message
@@ -194,7 +197,9 @@ class Outbox:
             self.touch()
 
     def take(self, limit: int) -> bytes:
-        """What goes next, joined: whole frames up to `limit` bytes, or one frame that is larger. b"" when nothing waits."""
+        """What goes next, joined: whole frames up to `limit` bytes, or one frame that is larger. b"" when nothing
+        waits.
+        """
         waiting = self.waiting
         if not waiting:
             return b""
@@ -272,14 +277,16 @@ class Outbox:
 
     def clear(self) -> int:
         """Forgets all that waits; returns its bytes."""
-        lost = self.bytes
+        lost = self.size
         self.lanes = [None] * len(self.channels)
         self.waiting = 0
         return lost
 
 
 def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Message, skip: Outbox | None) -> None:
-    """Puts one frame into many outboxes: `Outbox.put`, written out, because a call per receiver is a third of its cost."""
+    """Puts one frame into many outboxes: `Outbox.put`, written out, because a call per receiver is a third of its
+    cost.
+    """
     size = len(frame)
     box = None
     for box in outboxes:

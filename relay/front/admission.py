@@ -1,7 +1,8 @@
 """A TCP connection from accept to its end: TLS, request head, then HTTP pages or a WebSocket session.
 
-Each step has its own deadline and its own refusal. Not here: what a session does. The one rule: whatever one client does or sends, it
-ends with this task and touches nobody else; the guard in `serve` is the only `except Exception` outside plugins and the poller.
+Each step has its own deadline and its own refusal. Not here: what a session does. The one rule: whatever one client
+does or sends, it ends with this task and touches nobody else; the guard in `serve` is the only `except Exception`
+outside plugins and the poller.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Final
 
 import trio
 
-from relay.auth.tokens import Identity, UnknownKey
-from relay.delivery.frames import close_frame
+from relay.auth.refusals import UnknownKey
+from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import Rejected
 from relay.front.state import PLAIN, PROTOCOLS, State
@@ -27,6 +28,7 @@ from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
 from relay.protocols.base import WireProtocol
+from relay.protocols.frames import close_frame
 from relay.protocols.names import check_room_name
 from relay.session.connection import Connection
 from relay.session.services import Services
@@ -49,7 +51,7 @@ class Admission:
         self._room = trio.Event()  # set when pending handshakes fall below their limit
 
     async def may_accept(self) -> None:
-        """Waits while as many connections as allowed are on their way in; the next ones wait in the kernel's backlog."""
+        """Waits while as many connections as allowed are on their way in; the next wait in the kernel's backlog."""
         counters = self.services.counters
         limit = self.services.config.limits.pending_handshakes
         while limit and counters.pending >= limit:
@@ -165,7 +167,9 @@ class Admission:
         return request
 
     async def _admit(self, http: HTTPConnection, request: Request, transport: Transport) -> tuple[Link, bytes] | None:
-        """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its reason."""
+        """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
+        reason.
+        """
         counters = self.services.counters
         upgrade = None
         try:
@@ -197,7 +201,9 @@ class Admission:
         return link, accept_response(upgrade, protocol.subprotocol)
 
     def _find_place(self, request: Request, upgrade: Upgrade) -> tuple[WireProtocol, str]:
-        """Which wire format, and which room the address names. What can be refused without looking at the token is refused."""
+        """Which wire format, and which room the address names. What can be refused without looking at the token is
+        refused.
+        """
         state = self.state
         config = self.services.config
         if state.draining:
@@ -211,7 +217,11 @@ class Admission:
         if request.path == MANY_ROOMS:
             if subprotocol is None:
                 known = ", ".join(PROTOCOLS)
-                raise Rejected(400, "unknown_subprotocol", f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME")
+                raise Rejected(
+                    400,
+                    "unknown_subprotocol",
+                    f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME",
+                )
             return PROTOCOLS[subprotocol], ""
         if request.path.startswith(ROOMS):
             home = request.path.removeprefix(ROOMS)
@@ -254,7 +264,9 @@ class Admission:
                 retry_after=10.0, setting="limits.connections_per_subject",
             )  # fmt: skip
 
-    async def _accept_then_close(self, http: HTTPConnection, upgrade: Upgrade, rejected: Rejected, transport: Transport) -> None:
+    async def _accept_then_close(
+        self, http: HTTPConnection, upgrade: Upgrade, rejected: Rejected, transport: Transport
+    ) -> None:
         """For browsers, which hide a status from their page: 101, then a close frame with the code and the reason."""
         subprotocol = next((name for name in upgrade.subprotocols if name in PROTOCOLS), None)
         reason = f"{rejected.code}: {rejected.reason}" + (f" [{rejected.setting}]" if rejected.setting else "")

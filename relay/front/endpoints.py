@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from relay.auth.tokens import Identity, UnknownKey
+from relay.auth.refusals import UnknownKey
+from relay.auth.tokens import Identity
 from relay.config.schema import Timeouts
 from relay.counters import Counters
 from relay.errors import Rejected
@@ -51,7 +52,9 @@ class Pages:
     def _playground(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
         from relay.ops.playground import playground_pages
 
-        def handler(content: bytes, content_type: str, headers: list[tuple[str, str]]) -> Callable[[Request], Awaitable[Response]]:
+        def handler(
+            content: bytes, content_type: str, headers: list[tuple[str, str]]
+        ) -> Callable[[Request], Awaitable[Response]]:
             async def serve(request: Request) -> Response:
                 await trio.lowlevel.checkpoint()
                 return self._counted(Response(200, content, content_type=content_type, headers=headers))
@@ -116,7 +119,9 @@ class Pages:
     def _cors(self, request: Request) -> list[tuple[str, str]]:
         """Pages that may connect may also ask why they could not (Fetch standard, CORS protocol)."""
         origin = request.headers.get("origin")
-        if origin is None or not self.state.rules.origins.allows(origin, request.host, self.state.certificates is not None):
+        if origin is None or not self.state.rules.origins.allows(
+            origin, request.host, self.state.certificates is not None
+        ):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
@@ -148,7 +153,7 @@ class Pages:
         for link in self.state.links:
             name = link.connection.protocol.name
             protocols[name] = protocols.get(name, 0) + 1
-            waiting += link.outbox.bytes
+            waiting += link.outbox.size
         certificates = self.state.certificates
         return Gauges(
             rooms=len(self.hub.rooms),

@@ -1,7 +1,7 @@
 """What the front needs to decide who comes in, and what a reload swaps.
 
-Not here: the decisions (admission). The one rule: a reload makes a whole new set first and then swaps; if anything in the new
-configuration is wrong, the old stays in force.
+Not here: the decisions (admission). The one rule: a reload makes a whole new set first and then swaps; if anything in
+the new configuration is wrong, the old stays in force.
 """
 
 from __future__ import annotations

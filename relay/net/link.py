@@ -1,7 +1,8 @@
 """A connection's two ends put together: the socket, the engine that reads it, and the one owner of its write side.
 
-Not here: what messages mean (session), which frame goes next (outbox). The one rule: bytes leave in `flush` alone, within the credit:
-so much that the kernel has little unsent, and no more, because what it holds cannot be overtaken by anything urgent.
+Not here: what messages mean (session), which frame goes next (outbox). The one rule: bytes leave in `flush` alone,
+within the credit: so much that the kernel has little unsent, and no more, because what it holds cannot be overtaken by
+anything urgent.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Final
 import trio
 
 from relay.delivery.channels import Lane
-from relay.delivery.frames import PING, PONG, close_frame, frame
 from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseCode, CloseReason
-from relay.limits.buckets import Bucket
+from relay.limits.pace import BYTES_STEP, MESSAGES_STEP, Pace
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.net.websocket import Engine, EngineLimits
+from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection
 from relay.session.services import Services
 from relay.session.timers import Timer
@@ -36,14 +37,17 @@ class Link:
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_blocked", "_special", "_write", "bytes_in", "bytes_out", "writes", "_byte_bucket", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_message_bucket",
-        "_poller", "_read_at", "_resume", "_slowed", "_started", "_unsent", "_watch", "close_code", "close_reason", "connection", "ended", "engine", "finished",
-        "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport",
+        "_awaits", "_blocked", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_pace", "_poller",
+        "_read", "_resume", "_slowed", "_special", "_started", "_unsent", "_watch", "_write", "bytes_in", "bytes_out",
+        "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at", "outbox",
+        "pinged", "services", "slot", "transport", "writes",
     )  # fmt: skip
 
     connection: Connection
 
-    def __init__(self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits) -> None:
+    def __init__(
+        self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits
+    ) -> None:
         self.services = services
         self.transport = transport
         self._poller = poller
@@ -67,10 +71,9 @@ class Link:
         self._farewell_sent = False  # our close frame is out
         self._awaits = True  # the client's close frame may still come
         self._started = False
-        self._read_at = 0.0
+        self._pace = Pace(services.message_rate, services.byte_rate)
+        self._read = transport.read
         self._deadline: Timer | None = None
-        self._message_bucket = Bucket(services.message_rate)
-        self._byte_bucket = Bucket(services.byte_rate)
         self._write = transport.write
         self._special = False  # something is half sent, waited for, or ending: the usual flush is not enough
         self.bytes_in = self.bytes_out = self.writes = 0
@@ -92,43 +95,57 @@ class Link:
 
         Reading on matters under load: all that one turn brings goes out in one write per receiver.
         """
-        busy = now - self._read_at < BUSY
-        self._read_at = now
+        busy = now - self.heard < BUSY
         try:
-            for _ in range(READS_PER_TURN):
-                data = self.transport.receive()
-                if not data:
-                    if data is not None:
-                        self._finish()
+            try:
+                data = self._read(READ_SIZE)
+            except OSError as error:
+                if self.transport.read_failed(error) is None:
                     return
-                self._feed(data, now)
-                if not (busy or len(data) == READ_SIZE) or self.finished or self._held or self._slowed:
-                    return
+                data = b""
+            if not data:
+                self._finish()
+                return
+            self._feed(data, now)
+            if busy or len(data) == READ_SIZE:
+                self._read_on(now)
         except Lost as reason:
             self._lost(reason)
         except Exception:
             self._bug()
 
-    def _feed(self, data: bytes, now: float) -> None:
-        size = len(data)
-        self.heard = now
-        self.bytes_in += size
-        if self.engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
-            return
-        messages = self.engine.feed(data, now)
-        ahead = self._byte_bucket.take(now, size)
-        if messages:
-            ahead = max(ahead, self._message_bucket.take(now, messages))
-        if ahead:
-            self._slow_down(ahead, now)
+    def _read_on(self, now: float) -> None:
+        for _ in range(READS_PER_TURN):
+            if self.finished or self._held or self._slowed:
+                return
+            data = self.transport.receive()
+            if not data:
+                if data is not None:
+                    self._finish()
+                return
+            self._feed(data, now)
 
-    def _slow_down(self, ahead: float, now: float) -> None:
+    def _feed(self, data: bytes, now: float) -> None:
+        self.heard = now
+        size = len(data)
+        self.bytes_in += size
+        engine = self.engine
+        if engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
+            return
+        pace = self._pace
+        pace.messages += engine.feed(data, now)
+        pace.bytes += size
+        if pace.messages >= MESSAGES_STEP or pace.bytes >= BYTES_STEP:
+            ahead, setting = pace.ahead(now)
+            if ahead:
+                self._slow_down(ahead, setting, now)
+
+    def _slow_down(self, ahead: float, setting: str, now: float) -> None:
         """The client is `ahead` seconds ahead of its rate: it is read no further until it is not."""
         services = self.services
-        most = services.config.limits.slow_down
-        if ahead > most:
+        if ahead > services.config.limits.slow_down:
             self.connection.close(
-                CloseReason(CloseCode.TOO_MANY, "far more messages or bytes than allowed", "limits.messages_per_second", ahead)
+                CloseReason(CloseCode.TOO_MANY, "far more messages or bytes than allowed", setting, ahead)
             )
             return
         services.counters.slowed += 1
@@ -266,7 +283,8 @@ class Link:
     def _said_all(self) -> None:
         """Our close frame is out and no other will come. The server closes TCP first (RFC 6455 section 7.1.1).
 
-        If the client has broken a rule, more of what it sent may be on its way, and closing now would reset the connection and
+        If the client has broken a rule, more of what it sent may be on its way, and closing now would reset the
+        connection and
         take our close frame with it: so only our half is closed, until the client's end or the deadline.
         """
         if self.close_reason is None:
@@ -275,12 +293,16 @@ class Link:
             self.transport.half_close()
 
     def overflowed(self, lane: Lane) -> None:
-        """The client does not read: what waits for it is dropped, because it would not get through before the deadline either."""
+        """The client does not read: what waits for it is dropped, because it would not get through before the
+        deadline either.
+        """
         if self.connection.closing is None:
             counters = self.services.counters
             counters.dropped[lane.name, "closed"] += 1
             self.outbox.clear()
-            self.connection.close(CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0))
+            self.connection.close(
+                CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)
+            )
 
     # The end.
 
@@ -312,9 +334,15 @@ class Link:
 
     def check(self, now: float) -> None:
         """Dead is who was asked and has said nothing since."""
-        if self.pinged > self.heard and not (self._held or self._slowed) and now - self.pinged < self.services.wheel.period:
+        if (
+            self.pinged > self.heard
+            and not (self._held or self._slowed)
+            and now - self.pinged < self.services.wheel.period
+        ):
             self.services.counters.dead += 1
-            self.close_reason = CloseReason(CloseCode.TOO_SLOW, "no sign of life after a ping", "websocket.heartbeat_timeout")
+            self.close_reason = CloseReason(
+                CloseCode.TOO_SLOW, "no sign of life after a ping", "websocket.heartbeat_timeout"
+            )
             self.abort()
 
     def abort(self) -> None:
@@ -356,8 +384,8 @@ class Link:
             self.transport.close()
         self.outbox.clear()
         if self.connection.closing is None:
-            self.close_reason = self.connection.closing = self.close_reason or CloseReason(CloseCode.GOING_AWAY, "the client went away without a close")
+            self.close_reason = self.connection.closing = self.close_reason or CloseReason(
+                CloseCode.GOING_AWAY, "the client went away without a close"
+            )
         self.connection.lost()
         self.ended.set()
-
-

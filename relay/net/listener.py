@@ -1,7 +1,7 @@
 """Listening sockets, and the loop that accepts from them.
 
-Not here: what happens to a connection. The one rule: whatever accept() says, the loop goes on; when descriptors run out it waits, says
-so once in a while, and accepts again as soon as there are some.
+Not here: what happens to a connection. The one rule: whatever accept() says, the loop goes on; when descriptors run
+out it waits, says so once in a while, and accepts again as soon as there are some.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def open_listeners(addresses: Iterable[str], backlog: int, key: str) -> list[soc
             except OSError as error:
                 no_ipv6 = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and host == "::"
                 if not (len(wanted) > 1 and no_ipv6):
-                    problems.append(ConfigProblem("configuration", key, f"cannot listen on {text}: {error.strerror or error}"))
+                    problems.append(
+                        ConfigProblem("configuration", key, f"cannot listen on {text}: {error.strerror or error}")
+                    )
     if problems:
         for sock in sockets:
             sock.close()
@@ -74,7 +76,7 @@ def _listen(family: int, kind: int, protocol: int, address: Any, backlog: int) -
 async def accept_from(
     listener: socket.socket, handle: Callable[[socket.socket, str], None], may_accept: Callable[[], Awaitable[None]]
 ) -> None:
-    """Hands every connection and its address to `handle`, which must not block, until cancelled. Closes the listener."""
+    """Hands every connection and its address to `handle`, which must not block. Closes the listener when cancelled."""
     told = -_TELL_EVERY
     with listener:
         while True:

@@ -1,11 +1,11 @@
 """Which connections are ready: one poller for all of them, and one flush for all that a tick brought.
 
-A tick: wait until something is ready, let every ready connection read (a bounded amount), then let every connection that somebody put
-something for write once. Not here: what is read or written. The one rule: handlers are sync and never raise; whoever puts outside a
-tick gets one too (`Poller.wake`).
+A tick: wait until something is ready, let every ready connection read (a bounded amount), then let every connection
+that somebody put something for write once. Not here: what is read or written. The one rule: handlers are sync and
+never raise; whoever puts outside a tick gets one too (`Poller.wake`).
 
-Two implementations behind one interface, tested by the same tests: `EpollPoller` has one `select.epoll` for all connections and Trio
-waits for that one descriptor; `TaskPoller` has a task per connection, for systems without epoll.
+Two implementations behind one interface, tested by the same tests: `EpollPoller` has one `select.epoll` for all
+connections and Trio waits for that one descriptor; `TaskPoller` has a task per connection, for systems without epoll.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One client's socket, with or without TLS: non-blocking and sync in both directions.
 
-TLS is OpenSSL on the descriptor itself (`ssl.SSLSocket`), so a read or a write is one call and an alert goes out by itself;
-`trio.SSLStream` costs three to five times more a message (docs/why/sync-hot-path.md). Not here: what the bytes mean, when to write.
-The one rule: nothing here waits, except the `async` methods at the end, which serve the time before the WebSocket begins.
+TLS is OpenSSL on the descriptor itself (`ssl.SSLSocket`), so a read or a write is one call and an alert goes out by
+itself; `trio.SSLStream` costs three to five times more a message (docs/why/sync-hot-path.md). Not here: what the bytes
+mean, when to write. The one rule: nothing here waits, except the `async` methods at the end, which serve the time
+before the WebSocket begins.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ from typing import Final
 
 import trio
 
-READ_SIZE: Final = 16384  # a TLS record's largest payload: nothing is left behind in OpenSSL, so level-triggered polling is right
+READ_SIZE: Final = (
+    16384  # a TLS record's largest payload: nothing is left behind in OpenSSL, so level-triggered polling is right
+)
 WRITE_SIZE: Final = 16384  # one record
 
 # Linux' ioctl that tells how much the kernel has not sent yet (sockios.h). Elsewhere the poller's "writable" must do.
 _SIOCOUTQNSD: Final = 0x894B if sys.platform.startswith("linux") else None
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _GONE: Final = frozenset(
-    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EBADF}
+    {
+        errno.ECONNRESET,
+        errno.EPIPE,
+        errno.ECONNABORTED,
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EBADF,
+    }
 )
 
 
@@ -34,18 +46,23 @@ class Lost(trio.BrokenResourceError):
 
 
 WOULD_BLOCK: Final = (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError)
-"""What `Transport.write` raises when the socket takes nothing now; after it the next write must begin with the same bytes."""
+"""What `Transport.write` raises when the socket takes nothing now; after it the next write must begin with the same
+bytes.
+"""
 
 
 class Transport:
     """A connected socket. `tls` tells whether it is an SSLSocket, whose handshake is still to be done or done.
 
-    `write` is what writes, as bare as can be, for the one place where a function call counts: at most WRITE_SIZE bytes, returns how
-    many were taken, raises WOULD_BLOCK or OSError. Everybody else uses `send`.
+    `read` and `write` are what reads and writes, as bare as can be, for the two places where a function call counts.
+    `write` takes at
+    most WRITE_SIZE bytes and returns how many were taken; both raise WOULD_BLOCK or OSError. Everybody else uses
+    `receive`, `send`.
     """
 
-    __slots__ = ("_read", "fd", "half_closed", "lowat", "sock", "tls", "write")
+    __slots__ = ("fd", "half_closed", "lowat", "read", "sock", "tls", "write")
 
+    read: Callable[[int], bytes]
     write: Callable[[bytes | memoryview], int]
 
     def __init__(self, sock: socket.socket, *, unsent_bytes: int) -> None:
@@ -55,9 +72,9 @@ class Transport:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.half_closed = False
         self.lowat = unsent_bytes
-        # The object below SSLSocket, where there is one: its Python methods cost as much as all else we do for a message.
+        # The object below SSLSocket, if there is one: its Python methods cost as much as all else we do for a message.
         below = getattr(sock, "_sslobj", None)
-        self._read: Callable[[int], bytes] = getattr(below, "read", sock.recv)
+        self.read = getattr(below, "read", sock.recv)
         self.write = getattr(below, "write", sock.send)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -69,13 +86,19 @@ class Transport:
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
         try:
-            return self._read(READ_SIZE)
-        except WOULD_BLOCK:  # a key update may even wait for room to write; the next write takes it along
-            return None
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return b""
+            return self.read(READ_SIZE)
         except OSError as error:
-            raise lost(error) from None
+            return self.read_failed(error)
+
+    def read_failed(self, error: OSError) -> bytes | None:
+        """What an exception of `read` means: None: nothing yet; b"": the end. Raises Lost for all else."""
+        if isinstance(
+            error, WOULD_BLOCK
+        ):  # a key update may even wait for room to write; the next write takes it along
+            return None
+        if isinstance(error, ssl.SSLZeroReturnError | ssl.SSLEOFError):
+            return b""
+        raise lost(error) from None
 
     def send(self, data: bytes | memoryview) -> int:
         """Writes what the socket takes of at most WRITE_SIZE bytes, returns how much; 0: it must become writable first.
@@ -90,7 +113,9 @@ class Transport:
             raise lost(error) from None
 
     def room(self) -> int:
-        """Bytes that may be handed to the kernel so that no more than `lowat` stay unsent; 0: unknown or none, wait for writable."""
+        """Bytes that may be handed to the kernel so that no more than `lowat` stay unsent; 0: unknown or none, wait
+        for writable.
+        """
         if _SIOCOUTQNSD is None:
             return 0
         try:
@@ -101,10 +126,10 @@ class Transport:
         return room if room >= self.lowat // 2 else 0
 
     def half_close(self) -> None:
-        """Says that nothing more will be sent; what still comes can only be read to be dropped (it is not decrypted)."""
+        """Says that nothing more will be sent; what still comes can only be read to be dropped, undecrypted."""
         self.half_closed = True
         self._say_goodbye()
-        self._read = self.sock.recv
+        self.read = self.sock.recv
         try:
             self.sock.shutdown(socket.SHUT_WR)  # an SSLSocket is a plain socket after this
         except OSError:

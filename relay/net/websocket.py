@@ -1,8 +1,9 @@
 """The server's WebSocket engine: bytes in, messages out (RFC 6455 section 5). Sans-IO.
 
-A splitter reads each frame's header and checks it *before* a payload is kept. Whole, unfragmented, uncompressed data frames then take
-the fast path, a few lines that do nothing else. Every other frame goes, one at a time, through wsproto's connection. Not here: sending,
-sockets, what messages mean. The one rule: both paths agree; the same tests run with the fast path on and off.
+A splitter reads each frame's header and checks it *before* a payload is kept. Whole, unfragmented, uncompressed data
+frames then take the fast path, a few lines that do nothing else. Every other frame goes, one at a time, through
+wsproto's connection. Not here: sending, sockets, what messages mean. The one rule: both paths agree; the same tests
+run with the fast path on and off.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _best_mask() -> Callable[[bytes, bytes], bytes]:
     try:
         from websockets.speedups import apply_mask  # not a documented API, so never relied upon
 
-        if apply_mask(b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f") == xor_mask(b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f"):
+        if apply_mask(b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f") == xor_mask(
+            b"\x01\x02\x03\x04\x05", b"\x0f\x0f\x0f\x0f"
+        ):
             return apply_mask
     except (ImportError, TypeError, ValueError):
         pass
@@ -67,18 +70,38 @@ class EngineLimits:
 
 
 class Engine:
-    """Reads one client's frames. `message` is called with opcode 1 and valid UTF-8, or opcode 2, for each whole message.
+    """Reads one client's frames. `message` is called with opcode 1 and valid UTF-8, or opcode 2, for each whole
+    message.
 
     It is set before the first byte is fed. `unmask` may be set in tests.
     """
 
-    __slots__ = ("_checked", "_control", "_fragments", "_limits", "_message_bytes", "_need", "_parts", "_rest", "_sink", "_slow", "_utf8", "message", "stopped", "unmask")
+    __slots__ = (
+        "_checked",
+        "_control",
+        "_fast",
+        "_fragments",
+        "_limits",
+        "_message_bytes",
+        "_need",
+        "_parts",
+        "_rest",
+        "_sink",
+        "_slow",
+        "_small",
+        "_utf8",
+        "message",
+        "stopped",
+        "unmask",
+    )
 
     message: Callable[[int, bytes], None]
 
     def __init__(self, sink: Sink, limits: EngineLimits) -> None:
         self._sink = sink
         self._limits = limits
+        self._fast = limits.fast_path
+        self._small = min(126, limits.message_bytes + 1) if limits.fast_path else 0
         self._rest: bytearray | None = None  # bytes of a frame that is not whole yet
         self._need = 0  # how many bytes make it whole, as far as is known
         self._slow: Connection | None = None  # lives while a fragmented message does
@@ -97,9 +120,22 @@ class Engine:
         self._rest = None
 
     def feed(self, data: bytes, now: float) -> int:
-        """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for rates."""
+        """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for
+        rates.
+        """
         rest = self._rest
-        if rest is not None:
+        if rest is None:
+            # Nearly every read is one whole small frame: the fast path, written out for that.
+            size = len(data) - 6
+            if 0 <= size < self._small and data[1] == size + 128 and self._slow is None:
+                first = data[0]
+                if first == 0x81 or first == 0x82:
+                    payload = self.unmask(data[6:], data[2:6])
+                    if first == 0x81 and not payload.isascii() and self._is_bad_text(payload):
+                        return 0
+                    self.message(first & 15, payload)
+                    return 1
+        else:
             rest += data
             if len(rest) < self._need:
                 if self._utf8 is not None:
@@ -111,7 +147,7 @@ class Engine:
         position = 0
         end = len(data)
         limits = self._limits
-        fast = limits.fast_path
+        fast = self._fast
         message = self.message
         while not self.stopped:
             left = end - position
@@ -146,7 +182,13 @@ class Engine:
                 if size < 65536 or size >> 63:
                     self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
                     break
-            if (first == 0x81 or first == 0x82) and second >= 128 and size <= limits.message_bytes and fast and self._slow is None:
+            if (
+                (first == 0x81 or first == 0x82)
+                and second >= 128
+                and size <= limits.message_bytes
+                and fast
+                and self._slow is None
+            ):
                 stop = head + size
                 if stop > end:
                     self._keep(data, position, stop - position)
@@ -158,12 +200,8 @@ class Engine:
                     break
                 payload = self.unmask(data[head:stop], data[head - 4 : head])
                 self._utf8 = None
-                if first == 0x81 and not payload.isascii():
-                    try:
-                        payload.decode()
-                    except UnicodeDecodeError:
-                        self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
-                        break
+                if first == 0x81 and not payload.isascii() and self._is_bad_text(payload):
+                    break
                 position = stop
                 count += 1
                 message(first & 15, payload)
@@ -182,6 +220,14 @@ class Engine:
             count += self._slowly(data[position:stop])
             position = stop
         return count
+
+    def _is_bad_text(self, payload: bytes) -> bool:
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
+            return True
+        return False
 
     def _keep(self, data: bytes, position: int, need: int) -> None:
         self._rest = bytearray(memoryview(data)[position:])
@@ -209,7 +255,9 @@ class Engine:
             return False
         total = size if opcode else size + self._message_bytes
         if opcode < _CONTROL and total > self._limits.message_bytes:
-            self._fail(CloseCode.TOO_BIG, f"message larger than {self._limits.message_bytes} bytes", "limits.message_bytes")
+            self._fail(
+                CloseCode.TOO_BIG, f"message larger than {self._limits.message_bytes} bytes", "limits.message_bytes"
+            )
             return False
         return True
 
@@ -232,7 +280,9 @@ class Engine:
         return False
 
     def _check_text(self, rest: bytearray) -> None:
-        """Bad UTF-8 is found as it arrives, not when a long message is whole: whole groups of four masked bytes at a time."""
+        """Bad UTF-8 is found as it arrives, not when a long message is whole: whole groups of four masked bytes at a
+        time.
+        """
         head = self._need_head(rest)
         start = self._checked
         stop = len(rest) - (len(rest) - head) % 4
@@ -276,7 +326,9 @@ class Engine:
             elif isinstance(event, CloseConnection):
                 if slow.state is ConnectionState.OPEN:  # not a close frame: wsproto's way to tell a protocol error
                     bad_text = event.code == CloseCode.INVALID_PAYLOAD
-                    self._fail(CloseCode(event.code), "text is not UTF-8" if bad_text else event.reason or "protocol error")
+                    self._fail(
+                        CloseCode(event.code), "text is not UTF-8" if bad_text else event.reason or "protocol error"
+                    )
                 else:
                     self.stop()
                     sink.closed(int(event.code), event.reason or "")

@@ -1,8 +1,8 @@
 """What every wire format has in common: the commands a client can give, and the answers a server can make.
 
-A protocol is sans-IO: it decodes one WebSocket message into a command, and encodes answers and room messages into whole WebSocket
-frames. Not here: sessions, rooms, sockets. The one rule: `message()` is called once per protocol and message, whatever the number of
-receivers, so what it returns may not depend on any of them.
+A protocol is sans-IO: it decodes one WebSocket message into a command, and encodes answers and room messages into
+whole WebSocket frames. Not here: sessions, rooms, sockets. The one rule: `message()` is called once per protocol and
+message, whatever the number of receivers, so what it returns may not depend on any of them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Auth |
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """What a client is told first. `expires` is Unix time in seconds, None: never; `heartbeat` seconds; limits by config key."""
+    """What a client is told first. `expires` is Unix time in seconds, None: never; `heartbeat` seconds; limits by
+    config key.
+    """
 
     session: str
     subject: str
@@ -106,11 +108,19 @@ class ProtocolError(Exception):
 
 
 class WireProtocol(Protocol):
-    """One wire format. Frames returned are complete (RFC 6455 section 5.2), unmasked; None: this protocol does not say that."""
+    """One wire format. Frames returned are complete (RFC 6455 section 5.2), unmasked; None: this protocol does not
+    say that.
+    """
 
-    name: str
-    subprotocol: str | None
-    """The token in Sec-WebSocket-Protocol; None: no subprotocol is negotiated."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def subprotocol(self) -> str | None:
+        """The token in Sec-WebSocket-Protocol; None: no subprotocol is negotiated."""
+
+    @property
+    def bare(self) -> bool:
+        """There is no envelope: every message is published in the room of the address, and `decode` is not asked."""
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         """One WebSocket message, opcode 1 (checked UTF-8) or 2; `home` is the room in the address, if any.

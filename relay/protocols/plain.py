@@ -1,30 +1,34 @@
 """The plain mode: what one sends, the others in the room receive, byte for byte; text stays text, binary stays binary.
 
-There is no envelope, so answers and refusals cannot be told in band: a refused message is counted, and a client that may not
-publish at all is closed with a reason. The one rule: nothing of ours ever appears between an application's messages.
+There is no envelope, so answers and refusals cannot be told in band: a refused message is counted, and a client that
+may not publish at all is closed with a reason. The one rule: nothing of ours ever appears between an application's
+messages.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from relay.delivery.frames import frame
 from relay.errors import CloseReason, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Command, Hello, Publish, RequestId
+from relay.protocols.frames import frame
 
 
 class Plain:
     """WebSocket without a subprotocol, one room a socket."""
 
     name: Final = "plain"
-    subprotocol: Final = None
+    subprotocol: Final[str | None] = None
+    bare: Final = True
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         return Publish(home, Payload(Kind.TEXT if opcode == 1 else Kind.BINARY, payload))
 
     def message(self, message: Message) -> bytes:
-        return frame(*message.data.plain())
+        data = message.data
+        kind, raw = (data.kind, data.raw) if data.kind <= Kind.BINARY else data.plain()
+        return frame(kind, raw)
 
     def hello(self, hello: Hello) -> None:
         return None

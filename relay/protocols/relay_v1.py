@@ -1,7 +1,8 @@
-"""`relay.v1`: one message is one object, as JSON in a text frame or as msgpack in a binary frame. docs/protocol.md has the tables.
+"""`relay.v1`: one message is one object, as JSON in a text frame or as msgpack in a binary frame. docs/protocol.md has
+the tables.
 
-Not here: what a command does. The one rule: `data` is passed through unread (msgspec.Raw), so the cost of a message does not depend on
-how complicated it is.
+Not here: what a command does. The one rule: `data` is passed through unread (msgspec.Raw), so the cost of a message
+does not depend on how complicated it is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from relay.delivery.frames import BINARY, TEXT, frame
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import (
@@ -28,6 +28,7 @@ from relay.protocols.base import (
     Publish,
     RequestId,
 )
+from relay.protocols.frames import BINARY, TEXT, frame
 
 Raw: TypeAlias = msgspec.Raw
 
@@ -107,6 +108,7 @@ class _RelayV1(Generic[Codec]):
 
     name: str
     subprotocol: str
+    bare: Final = False
     _opcode: int
     _wrong_opcode: str
     _kind: Kind
@@ -236,7 +238,7 @@ class RelayV1Json(_RelayV1[msgspec.json.Encoder]):
 
     name = "relay.v1.json"
     subprotocol = "relay.v1.json"
-    _opcode: Final = TEXT
+    _opcode = TEXT
     _wrong_opcode = "relay.v1.json takes text messages only"
     _kind = Kind.JSON
     _encoder = msgspec.json.Encoder()
@@ -252,7 +254,7 @@ class RelayV1Msgpack(_RelayV1[msgspec.msgpack.Encoder]):
 
     name = "relay.v1.msgpack"
     subprotocol = "relay.v1.msgpack"
-    _opcode: Final = BINARY
+    _opcode = BINARY
     _wrong_opcode = "relay.v1.msgpack takes binary messages only"
     _kind = Kind.MSGPACK
     _encoder = msgspec.msgpack.Encoder()

@@ -1,8 +1,8 @@
 """Where messages go: room -> members, member -> rooms, and delivery.
 
-Single-threaded, sync, no locks: nothing here can be interrupted, so there is no order of locks to know. Not here: what a room does
-(plugins), what is waiting for whom (delivery), other nodes (brokers; `forward` is handed in). The one rule: both maps change in
-`join` and `leave` only, and the empty room is freed there.
+Single-threaded, sync, no locks: nothing here can be interrupted, so there is no order of locks to know. Not here: what
+a room does (plugins), what is waiting for whom (delivery), other nodes (brokers; `forward` is handed in). The one
+rule: both maps change in `join` and `leave` only, and the empty room is freed there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Membership, Peer, Room, Rout
 class Hub:
     """All rooms of this node.
 
-    `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must hear.
+    `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must
+    hear.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class Hub:
         return self.joined.get(peer) or {}
 
     def publish(self, room: Room, message: Message, skip: Peer | None) -> None:
-        """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises Refused("no_such_channel")."""
+        """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises
+        Refused("no_such_channel").
+        """
         if message.channel is not None:
             self.channels.index(message.channel)
         room.offset = message.offset = room.offset + 1

@@ -1,7 +1,7 @@
 """One room: who is in it, what it remembers, and what a plugin may do with it.
 
-Not here: sockets, protocols' bytes, other rooms. The one rule: every change of who is in a room goes through the hub, which keeps
-both maps; a Room is what a plugin sees.
+Not here: sockets, protocols' bytes, other rooms. The one rule: every change of who is in a room goes through the hub,
+which keeps both maps; a Room is what a plugin sees.
 """
 
 from __future__ import annotations
@@ -61,9 +61,22 @@ class Membership:
 
 
 class Room:
-    """A room. `state` is the plugin's own; `epoch` names this life of the room: offsets of another life mean nothing."""
+    """A room. `state` is the plugin's own; `epoch` names this life of the room: another life's offsets mean nothing."""
 
-    __slots__ = ("audience", "epoch", "handler", "history", "holds", "hub", "members", "name", "offset", "rule", "state", "subjects")
+    __slots__ = (
+        "audience",
+        "epoch",
+        "handler",
+        "history",
+        "holds",
+        "hub",
+        "members",
+        "name",
+        "offset",
+        "rule",
+        "state",
+        "subjects",
+    )
 
     def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, epoch: str) -> None:
         self.hub = hub
@@ -92,7 +105,8 @@ class Room:
     ) -> int:
         """Says something to all in the room, everywhere, but not to `sender` (unless `echo`). Returns its offset.
 
-        `data` is a Message (passed on with its channel, key, `to` and echo), a Payload, str, bytes, or anything JSON can express.
+        `data` is a Message (passed on with its channel, key, `to` and echo), a Payload, str, bytes, or anything JSON
+        can express.
         Never waits. Raises Refused("no_such_channel"), TypeError for what JSON cannot express.
         """
         if isinstance(data, Message):
@@ -110,7 +124,9 @@ class Room:
         self.hub.publish(self, message, None if echo else sender)
         return message.offset
 
-    def send(self, to: str, data: object, *, sender: Peer | None = None, channel: str | None = None, key: str | None = None) -> int:
+    def send(
+        self, to: str, data: object, *, sender: Peer | None = None, channel: str | None = None, key: str | None = None
+    ) -> int:
         """Says something to the connections of one subject in this room, on every node. Returns its offset."""
         message = Message(self.name, Payload.of(data), None if sender is None else sender.subject, channel, key, to)
         self.hub.publish(self, message, None)
@@ -143,4 +159,3 @@ class Handler(Protocol):
 
 Router = Callable[[str], tuple[RoomRule, Handler] | None]
 """Which plugin owns a room of this name; None: nobody."""
-

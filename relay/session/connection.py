@@ -1,24 +1,26 @@
 """One connection after the handshake: who it is, which rooms it is in, and what its commands do.
 
-Not here: bytes on the wire (net/link owns the socket and the outbox's flush), formats (protocols), what a room does (plugins). The one
-rule: everything is sync; what a plugin must wait for goes to the connection's work queue.
+Not here: bytes on the wire (net/link owns the socket and the outbox's flush), formats (protocols), what a room does
+(plugins). The one rule: everything is sync; what a plugin must wait for goes to the connection's work queue.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
-from relay.model import Message, Payload
-from relay.protocols.base import Auth, Command, Hello, ProtocolError, Publish, RequestId, WireProtocol
+from relay.model import Kind, Message, Payload
+from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room
 from relay.session import requests
 from relay.session.services import Services
 from relay.session.timers import Timer
 from relay.session.work import Job, Work
+
+KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
 
 
 class Wire(Protocol):
@@ -37,11 +39,14 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_expiry", "closing", "home", "hub", "identity", "joining", "messages", "outbox", "protocol", "services", "session",
+        "_expiry", "bare", "closing", "home", "hub", "identity", "joining", "messages", "outbox", "protocol",
+        "services", "session",
         "subject", "wire", "work",
     )  # fmt: skip
 
-    def __init__(self, services: Services, wire: Wire, identity: Identity, protocol: WireProtocol, session: str, home: str = "") -> None:
+    def __init__(
+        self, services: Services, wire: Wire, identity: Identity, protocol: WireProtocol, session: str, home: str = ""
+    ) -> None:
         self.services = services
         self.hub: Hub = services.hub
         self.wire = wire
@@ -49,16 +54,21 @@ class Connection:
         self.identity = identity
         self.subject = identity.subject
         self.protocol = protocol
+        self.bare = protocol.bare and home != ""
         self.session = session
         self.home = home
         self.messages = 0
         self.closing: CloseReason | None = None
-        self.joining: dict[str, int] | None = None  # rooms whose hook is still deciding: what else is asked of them waits behind
+        self.joining: dict[str, int] | None = (
+            None  # rooms whose hook is still deciding: what else is asked of them waits behind
+        )
         self.work: Work | None = None
         self._expiry: Timer | None = None
 
     def start(self, last: int = 0) -> None:
-        """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come along."""
+        """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come
+        along.
+        """
         services, config = self.services, self.services.config
         limits = config.limits
         self._hear_of_expiry()
@@ -83,7 +93,7 @@ class Connection:
         for room in (self.home, *self.identity.grants.join_at_start):
             if room and self.closing is None:
                 try:
-                    requests.join(self, requests.Join(room, last=last if room == self.home else 0), at_start=True)
+                    requests.join(self, Join(room, last=last if room == self.home else 0), at_start=True)
                 except Refused as refused:
                     self.join_refused(room, refused)
 
@@ -95,6 +105,9 @@ class Connection:
             return
         self.messages += 1
         try:
+            if self.bare:
+                self._publish_home(Payload(KINDS[opcode], payload))
+                return
             command = self.protocol.decode(opcode, payload, self.home)
             if type(command) is Publish:
                 self.publish(command)
@@ -104,6 +117,20 @@ class Connection:
             self.refuse(refused.request, refused)
         except ProtocolError as error:
             self.close(error.reason)
+
+    def _publish_home(self, data: Payload) -> None:
+        """`publish` for what comes without an envelope. Raises Refused."""
+        joined = self.hub.joined.get(self)
+        if joined is None:
+            self.publish(Publish(self.home, data))
+            return
+        membership = joined[self.home]
+        room = membership.room
+        handler = room.handler
+        if handler.message_is_async or not membership.may_publish:
+            self.publish(Publish(self.home, data))
+        else:
+            handler.message(room, self, Message(self.home, data, self.subject))
 
     def execute(self, command: Command) -> None:
         """Any command; refusals are answered here, with its id."""
@@ -138,7 +165,7 @@ class Connection:
         room = membership.room
         message = Message(name, command.data, self.subject, command.channel, command.key, command.to, command.echo)
         handler = room.handler
-        if handler.message_is_async or self.joining is not None and name in self.joining:
+        if handler.message_is_async or (self.joining is not None and name in self.joining):
             self.later(name, command.channel, lambda: self._publish_later(room, message, command.id))
             return
         if command.id is None:
@@ -219,7 +246,9 @@ class Connection:
     # Work that waits.
 
     def later(self, room: str, channel: str | None, job: Job) -> None:
-        """Puts work into the queue of a channel; what is asked of a room that is being joined waits in that join's queue."""
+        """Puts work into the queue of a channel; what is asked of a room that is being joined waits in that join's
+        queue.
+        """
         if self.joining is not None and room in self.joining:
             channel = "default"
         if self.work is None:

@@ -1,7 +1,7 @@
 """What each request of a client does, but for publishing from within a room (connection.py): join, leave, call, ask.
 
-Not here: formats, sockets. The one rule: grants are asked before anything else, so that a room one may not see and a room that does
-not exist look the same.
+Not here: formats, sockets. The one rule: grants are asked before anything else, so that a room one may not see and a
+room that does not exist look the same.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
         result.update(_members(room))
     frame = connection.protocol.ok(command.id, result)
     if frame is not None:
-        # With messages in it, the answer goes the way of the room's messages: what is published from now on comes behind it.
+        # With messages in it, the answer goes the way of the room's messages: what is published next comes behind it.
         lane = room.rule.channel if result.get("messages") else connection.hub.channels.control
         connection.outbox.put(lane, frame)
 
@@ -168,7 +168,9 @@ def _let_go(connection: Connection, room: Room) -> None:
 def removed(connection: Connection, room: Room, why: str) -> None:
     """A plugin, or a new token, took the connection out of a room."""
     connection.answer(connection.protocol.left(room.name, connection.subject))
-    connection.answer(connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}")))
+    connection.answer(
+        connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}"))
+    )
     if room.name == connection.home:
         connection.close(CloseReason(CloseCode.FORBIDDEN, why or "you were removed from the room"))
 

@@ -1,4 +1,5 @@
-"""What is to happen later: one heap for rare deadlines, one wheel for the heartbeats of all connections. Pure; the caller brings `now`.
+"""What is to happen later: one heap for rare deadlines, one wheel for the heartbeats of all connections. Pure; the
+caller brings `now`.
 
 Not here: the task that waits (server). The one rule: nothing per connection runs while the connection is quiet.
 """
@@ -46,7 +47,9 @@ class Timers:
         return timer
 
     def called_off(self) -> None:
-        """One more entry that nobody waits for; when they are most of the heap, it is made anew, so memory follows use."""
+        """One more entry that nobody waits for; when they are most of the heap, it is made anew, so memory follows
+        use.
+        """
         self._off += 1
         if self._off > 64 and self._off * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].action is not None]
@@ -87,7 +90,8 @@ class Beating(Protocol):
 
 
 class Wheel:
-    """Gives every connection one beat in each period, and one check `timeout` seconds after it, spread evenly over slots.
+    """Gives every connection one beat in each period, and one check `timeout` seconds after it, spread evenly over
+    slots.
 
     A period of 0 switches it off. A timeout longer than the period is cut to just under it.
     """

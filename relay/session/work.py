@@ -1,7 +1,7 @@
 """A connection's work queues: what asynchronous hooks of plugins have to do for it, in order, channel by channel.
 
-Not here: hooks, sockets. The one rule: a slow hook delays only what stands behind it in its own channel of its own connection. A queue
-has a task only while it has work.
+Not here: hooks, sockets. The one rule: a slow hook delays only what stands behind it in its own channel of its own
+connection. A queue has a task only while it has work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 class Work:
-    """The queues of one connection. `spawn` is handed in; `changed` is told when a queue becomes full or has room again."""
+    """The queues of one connection. `spawn` is handed in; `changed` is told when a queue becomes full or has room
+    again.
+    """
 
     __slots__ = ("_capacity", "_changed", "_queues", "_scopes", "_spawn", "full")
 
@@ -31,7 +33,9 @@ class Work:
         self.full = False
 
     def put(self, channel: str, job: Job) -> None:
-        """Queues a job; it must raise nothing. Never waits: at capacity `changed(True)` asks the connection to stop reading."""
+        """Queues a job; it must raise nothing. Never waits: at capacity `changed(True)` asks the connection to stop
+        reading.
+        """
         queue = self._queues.get(channel)
         if queue is None:
             queue = self._queues[channel] = deque()

@@ -1,6 +1,7 @@
 """How a message leaves: one unmasked WebSocket frame (RFC 6455 section 5.2), the same bytes for every receiver.
 
-Not here: reading frames (net/websocket). The one rule: what the server sends is never fragmented, masked or compressed here.
+Not here: reading frames (net/websocket). The one rule: what the server sends is never fragmented, masked or compressed
+here.
 """
 
 from __future__ import annotations
