@@ -71,7 +71,7 @@ class PluginTester:
         self.channels: Final = Channels({**default_channels(), **(channels or {})})
         self.counters: Final = Counters()
         self._stirred = trio.Event()
-        self._tick = Tick(self._stir)
+        self._tick = Tick(lambda: self._token.run_sync_soon(self.deliver, idempotent=True))
         self._recorder = Recorder()
         self._advanced = 0.0
         self._trio_start: float | None = None
@@ -148,16 +148,15 @@ class PluginTester:
         return member
 
     def deliver(self) -> None:
-        """Brings members what waits for them; reading `received` and the like does it too."""
+        """Brings members what waits for them. Every turn of the loop does it, and reading `received` and the like."""
         self._tick.flush()
-
-    def _stir(self) -> None:
         stirred, self._stirred = self._stirred, trio.Event()
         stirred.set()
 
     async def __aenter__(self) -> PluginTester:
         if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
             self._trio_start = trio.current_time()
+        self._token = trio.lowlevel.current_trio_token()
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         if self.supervised.has_run:
@@ -375,6 +374,7 @@ class Recorder:
 
     name = "test"
     subprotocol: str | None = None
+    bare = False
     _header = struct.Struct(">II")
 
     def __init__(self) -> None:

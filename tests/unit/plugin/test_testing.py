@@ -195,3 +195,26 @@ async def test_an_async_on_leave_is_waited_for() -> None:
         ann = await tester.join("a", "ann")
         await ann.leave()
     assert told == ["ann left a", "empty"]
+
+
+async def test_a_member_that_reads_hears_every_value_of_a_key_and_a_slow_one_the_latest() -> None:
+    async with PluginTester(Chat, channel="state") as tester:
+        ann, bob, slow = [await tester.join("a", name) for name in ("ann", "bob", "slow")]
+        slow.stop_reading()
+        for number in range(3):
+            await ann.publish(number, key="k")
+        slow.read_on()
+        assert (bob.received, slow.received) == ([0, 1, 2], [2])
+
+
+async def test_messages_of_a_background_task_can_be_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    class Beat(Plugin):
+        async def run(self) -> None:
+            for number in range(3):
+                await trio.sleep(60)
+                self.relay.publish("a", number)
+
+    async with PluginTester(Beat) as tester:
+        ann = await tester.join("a", "ann")
+        assert await ann.hears(2) == [0, 1]
+        assert trio.current_time() == 120
