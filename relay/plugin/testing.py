@@ -16,7 +16,6 @@ what a client would.
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -34,9 +33,10 @@ from relay.errors import CloseCode, CloseReason, ConfigError, ConfigProblem, Ref
 from relay.model import Message, Payload
 from relay.plugin.api import Plugin
 from relay.plugin.loader import accept, build_router
+from relay.plugin.recorder import Recorder
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
-from relay.protocols.base import Command, Hello, ProtocolError, RequestId, WireProtocol
+from relay.protocols.base import WireProtocol
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room
 
@@ -148,7 +148,7 @@ class PluginTester:
         return member
 
     def deliver(self) -> None:
-        """Brings members what waits for them. Every turn of the loop does it, and reading `received` and the like."""
+        """Brings members what waits for them. Each action of a member and each turn of the loop does it."""
         self._tick.flush()
         stirred, self._stirred = self._stirred, trio.Event()
         stirred.set()
@@ -213,6 +213,7 @@ class Member:
         finally:
             found.holds -= 1
             hub.free_if_empty(found)
+            self._tester.deliver()
 
     async def leave(self, room: str = "") -> None:
         """`room` may be left out where it is in one only, here and below."""
@@ -246,16 +247,20 @@ class Member:
         finally:
             found.holds -= 1
             hub.free_if_empty(found)
+            self._tester.deliver()
 
     async def call(self, method: str, data: object = None, *, room: str = "", timeout: float | None = None) -> Any:
         """Returns the plugin's answer as a value. Raises Refused."""
         handler, found = self._tester.supervised, self._room(room)
         payload = None if data is None else Payload.of(data)
         await trio.lowlevel.checkpoint()
-        if handler.call_is_async:
-            answer = await handler.later("on_call", found, self, method, payload, timeout=timeout)
-        else:
-            answer = handler.call(found, self, method, payload)
+        try:
+            if handler.call_is_async:
+                answer = await handler.later("on_call", found, self, method, payload, timeout=timeout)
+            else:
+                answer = handler.call(found, self, method, payload)
+        finally:
+            self._tester.deliver()
         return answer.value()
 
     async def disconnect(self) -> None:
@@ -360,6 +365,7 @@ class Member:
         finally:
             room.holds -= 1
             hub.free_if_empty(room)
+            self._tester.deliver()
 
     def __repr__(self) -> str:
         return f"<Member {self.subject}>"
@@ -367,63 +373,3 @@ class Member:
 
 def _removed(peer: Any, room: Room, why: str) -> None:
     peer.removed.append((room.name, why))
-
-
-class Recorder:
-    """A wire format whose frames are numbers of things said, padded so that a frame is as long as what it carries."""
-
-    name = "test"
-    subprotocol: str | None = None
-    bare = False
-    _header = struct.Struct(">II")
-
-    def __init__(self) -> None:
-        self._said: list[Message | tuple[str, str, str]] = []
-
-    def read(self, frames: bytes) -> list[Message | tuple[str, str, str]]:
-        """What was said in one or more whole frames."""
-        found, place = [], 0
-        while place < len(frames):
-            number, size = self._header.unpack_from(frames, place)
-            found.append(self._said[number])
-            place += self._header.size + size
-        return found
-
-    def _say(self, said: Message | tuple[str, str, str], size: int) -> bytes:
-        self._said.append(said)
-        return self._header.pack(len(self._said) - 1, size) + bytes(size)
-
-    def message(self, message: Message) -> bytes:
-        return self._say(message, len(message.data))
-
-    def joined(self, room: str, subject: str) -> bytes | None:
-        return self._say(("joined", room, subject), 0)
-
-    def left(self, room: str, subject: str) -> bytes | None:
-        return self._say(("left", room, subject), 0)
-
-    # What a session says; there is none in a test of a plugin.
-
-    def decode(self, opcode: int, payload: bytes, home: str) -> Command:
-        raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, "a member of a test calls methods"))
-
-    def hello(self, hello: Hello) -> bytes | None:
-        return None
-
-    def ok(self, request: RequestId, result: dict[str, Any]) -> bytes | None:
-        return None
-
-    def error(self, request: RequestId, refused: Refused) -> bytes | None:
-        return None
-
-    def pong(self, request: RequestId) -> bytes | None:
-        return None
-
-    def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None:
-        return None
-
-    def expiring(self, seconds: float) -> bytes | None:
-        return None
-
-    def bye(self, reason: CloseReason) -> bytes | None:
-        return None
