@@ -1,0 +1,202 @@
+"""`relay plugins`: which there are, and a new one.
+
+Not here: finding and checking them (plugin/loader). The one rule: a new plugin works and passes its test as it is
+written.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.source import Source, config_options, fail
+
+if TYPE_CHECKING:
+    from relay.config import LoadedConfig
+    from relay.plugin.api import Plugin
+
+
+@click.group()
+def plugins() -> None:
+    """List the plugins there are, or begin a new one.
+
+    \b
+    Examples:
+      relay plugins list
+      relay plugins new hello
+    """
+
+
+@dataclass(slots=True)
+class Row:
+    """One plugin as it is listed; `tables` are the config tables that use it, with their patterns."""
+
+    name: str
+    origin: str
+    about: str
+    hooks: list[str]
+    tables: list[str]
+    problem: str = ""
+
+
+@plugins.command("list")
+@config_options
+def plugins_list(source: Source) -> None:
+    """List the plugins found: shipped, installed (entry points) and in the plugin directory, and which are on."""
+    loaded = source.load_or_exit()
+    rows = find_all(loaded)
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        state = click.style("on ", fg="green") if row.tables else "off"
+        click.echo(f"{state}  {row.name:<{width}}  {row.problem or row.about}")
+        pad = " " * (width + 7)
+        click.echo(f"{pad}{row.origin}" + (f"; {', '.join(row.hooks)}" if row.hooks else ""))
+        for table in row.tables:
+            click.echo(f"{pad}{table}")
+    click.echo(f"\nplugin directory: {loaded.resolve(loaded.config.supervision.directory)}")
+
+
+def find_all(loaded: LoadedConfig) -> list[Row]:
+    """All plugins that can be named in `use`, by name; one that cannot be loaded is listed with its problem."""
+    import importlib.metadata
+
+    from relay.errors import PluginError
+    from relay.plugin.loader import GROUP, files, find, shipped
+
+    directory = loaded.resolve(loaded.config.supervision.directory)
+    points = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+    own = {name for name in files(directory) if not name.startswith("test_")}
+    used: dict[str, list[str]] = {}
+    for table, (common, _) in loaded.plugin_tables.items():
+        patterns = [common.rooms] if isinstance(common.rooms, str) else common.rooms
+        text = f"[plugins.{table}] rooms {' '.join(patterns)}"
+        used.setdefault(common.use or table, []).append(text if common.enabled else f"{text} (enabled = false)")
+    rows = []
+    for name in sorted({*shipped(), *points, *own, *used}):
+        if name in own:
+            origin = f"{directory / name}.py"
+        elif name in shipped():
+            origin = "comes with the relay"
+        else:
+            origin = f"installed: {points[name].value}" if name in points else "named by the configuration"
+        tables = used.get(name, [])
+        try:
+            plugin = find(name, directory)
+        except PluginError as error:
+            problem = error.what + (f" ({error.hint})" if error.hint else "")
+            rows.append(Row(name, origin, "", [], tables, problem))
+            continue
+        rows.append(Row(name, origin, _about(plugin), _hooks(plugin), tables))
+    return rows
+
+
+def _about(plugin: type[Plugin]) -> str:
+    """The first sentence of its own docstring."""
+    text = " ".join((plugin.__doc__ or "").split())
+    return text.split(". ")[0].rstrip(".") or "no description"
+
+
+def _hooks(plugin: type[Plugin]) -> list[str]:
+    from relay.plugin.api import Plugin as Base
+    from relay.plugin.checks import HOOKS
+
+    return [name for name in HOOKS if getattr(plugin, name) is not getattr(Base, name)]
+
+
+PLUGIN = '''\
+"""{title}: counts what is said in a room.
+
+[plugins.{name}]
+rooms = "{name}:*"
+"""
+
+from __future__ import annotations
+
+from relay.plugin.api import Message, Peer, Plugin, Room
+
+
+class {title}(Plugin):
+    """Everybody hears how often something was said, and what."""
+
+    def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+        count = room.state["count"] = room.state.get("count", 0) + 1
+        room.broadcast(f"{{count}}: {{message.data.text()}}", sender=sender, echo=True)
+'''
+
+TEST = '''\
+"""python -m pytest {test}"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import trio
+
+from relay.plugin.testing import PluginTester
+
+_spec = importlib.util.spec_from_file_location("{name}_plugin", Path(__file__).with_name("{name}.py"))
+assert _spec is not None and _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+
+
+async def _talk() -> None:
+    async with PluginTester(_module.{title}, rooms="{name}:*") as tester:
+        ann = await tester.join("{name}:a", "ann")
+        bob = await tester.join("{name}:a", "bob")
+        await ann.publish("hi")
+        await bob.publish("ho")
+        assert ann.received == ["1: hi", "2: ho"]
+        assert bob.received == ["1: hi", "2: ho"]
+
+
+def test_all_hear_what_was_said_and_how_often():
+    trio.run(_talk)
+'''
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+@config_options
+def plugins_new(source: Source, name: str, force: bool) -> None:
+    """Write a small plugin NAME.py and its test into the plugin directory, and print what to add to the configuration.
+
+    \b
+    Example:
+      relay plugins new hello
+    """
+    from relay.plugin.loader import shipped
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) or keyword.iskeyword(name):
+        raise click.BadParameter(f"{name!r} is not a name: small letters, digits and _", param_hint="NAME")
+    if name in shipped():
+        raise click.BadParameter(f"the relay comes with a plugin {name!r}", param_hint="NAME")
+    loaded = source.load_or_exit()
+    folder = loaded.resolve(loaded.config.supervision.directory)
+    plugin, test = folder / f"{name}.py", folder / f"test_{name}.py"
+    title = "".join(part.capitalize() for part in name.split("_"))
+    for path, text in ((plugin, PLUGIN), (test, TEST)):
+        _write(path, text.format(name=name, title=title, test=test), force)
+    click.echo(f"wrote {plugin} and {test}")
+    click.echo(f"\nTest it:\n\n  python -m pytest {test}")
+    click.echo("\nSwitch it on in config.toml; a file without any [plugins.NAME] has the default plugins, one with at")
+    click.echo("least one has just those:\n")
+    click.echo(f'  [plugins.{name}]\n  rooms = "{name}:*"')
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w" if force else "x") as file:
+            file.write(text)
+    except FileExistsError:
+        fail(f"{path} is there already", "--force writes over it")
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,73 @@
+"""`relay serve`: the relay itself.
+
+Not here: what it does (server). The one rule: the log is configured by the same file, before the first line of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.cli.source import Source, config_options, refuse_config
+
+if TYPE_CHECKING:
+    from relay.config import LoadedConfig
+    from relay.errors import ConfigProblem
+    from relay.server import Running
+
+
+@click.command()
+@config_options
+@click.option("--check-config", is_flag=True, help="Only check the configuration, as `relay check` does, and exit.")
+def serve(source: Source, check_config: bool) -> None:
+    """Serve, until SIGTERM or SIGINT.
+
+    Then it drains; a second signal stops it at once. SIGHUP reads configuration, keys and certificates again.
+
+    \b
+    Examples:
+      relay serve -c /etc/relay/config.toml
+      relay serve --set server.listen=127.0.0.1:9443 --set logging.level=debug
+      RELAY__LIMITS__MAX_CONNECTIONS=500 relay serve
+    """
+    if check_config:
+        from relay.cli.check import report
+
+        report(source)
+        return
+    run_server(source.load)
+
+
+def run_server(load: Callable[[], LoadedConfig], on_ready: Callable[[Running], None] | None = None) -> None:
+    """Runs the relay to its end. Exits with 78 for a configuration it cannot run with."""
+    import trio
+
+    from relay.errors import ConfigError
+    from relay.ops import logs
+    from relay.server import run
+
+    def load_and_configure() -> LoadedConfig:
+        loaded = load()
+        logs.configure(loaded.config.logging.level, loaded.config.logging.format)
+        return loaded
+
+    try:
+        trio.run(partial(run, load_and_configure, on_ready=on_ready))
+    except (ConfigError, BaseExceptionGroup) as error:
+        refuse_config(_config_problems(error))
+    except KeyboardInterrupt:  # before the signals were ours
+        raise SystemExit(130) from None
+
+
+def _config_problems(error: BaseException) -> list[ConfigProblem]:
+    """The problems of a ConfigError, also out of nurseries' groups. Raises all else as it is."""
+    from relay.errors import ConfigError
+
+    if isinstance(error, ConfigError):
+        return error.problems
+    if isinstance(error, BaseExceptionGroup):
+        return [problem for inner in error.exceptions for problem in _config_problems(inner)]
+    raise error
