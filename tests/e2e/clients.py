@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import trio
 import websockets.trio.client
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 from websockets.typing import Subprotocol
 
 from tests.e2e.browser import Tab
@@ -53,10 +53,24 @@ async def trio_client(
     relay: RelayProcess, path: str, token: str, subprotocols: Sequence[str] = ()
 ) -> AsyncIterator[TrioClient]:
     headers = [(name.encode(), value.encode()) for name, value in bearer(token).items()]
-    async with open_websocket_url(
-        relay.wss(path), relay.ssl_context, subprotocols=list(subprotocols) or None, extra_headers=headers
-    ) as connection:
-        yield TrioClient(connection)
+    # Our own stream: where the server closes first, trio-websocket leaves it to the garbage collector.
+    stream = await trio.open_ssl_over_tcp_stream("localhost", relay.port, ssl_context=relay.ssl_context)
+    async with trio.open_nursery() as nursery:
+        try:
+            connection = await wrap_client_stream(
+                nursery,
+                stream,
+                f"localhost:{relay.port}",
+                path,
+                subprotocols=list(subprotocols) or None,
+                extra_headers=headers,
+            )
+            try:
+                yield TrioClient(connection)
+            finally:
+                await connection.aclose()
+        finally:
+            await trio.aclose_forcefully(stream)
 
 
 class WebsocketsClient:

@@ -32,6 +32,8 @@ START: Final = 20.0
 """Seconds for the relay to start, on a busy machine."""
 STOP: Final = 15.0
 
+SERVE: Final = (sys.executable, "-m", "relay", "serve")
+
 Overrides = Mapping[str, Mapping[str, Any]]
 """Settings by table, as in config.toml: {"limits": {"message_bytes": 100}}. A table under `plugins` replaces the
 default plugins.
@@ -80,7 +82,7 @@ class RelayProcess:
     def start(self) -> None:
         """Start it and wait until it listens. Raises RuntimeError, with the log, when it does not."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "relay", "serve", "-c", str(self.config_path)],
+            [*SERVE, "-c", str(self.config_path)],
             cwd=self.folder,
             env={key: value for key, value in os.environ.items() if not key.startswith("RELAY_")} | _FIND_THE_SOURCE,
             stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from tests.e2e.harness import UPGRADE, RelayProcess, bearer, request
 
 pytestmark = pytest.mark.e2e
 
+V1 = UPGRADE | {"Sec-WebSocket-Protocol": "relay.v1.json"}
 WITHOUT_VERSION = {name: value for name, value in UPGRADE.items() if name != "Sec-WebSocket-Version"}
 
 
@@ -28,14 +29,16 @@ async def test_a_good_handshake_is_answered_with_101(relay: RelayProcess) -> Non
     [
         pytest.param("/rooms/lobby", UPGRADE, 401, "token_missing", id="no token"),
         pytest.param("/rooms/lobby", UPGRADE | bearer("e30.e30.e30"), 401, "token", id="not a token"),
-        pytest.param("/ws", UPGRADE, 401, "token_missing", id="no token on /ws"),
+        pytest.param("/ws", V1, 401, "token_missing", id="no token on /ws"),
+        pytest.param("/ws", UPGRADE, 400, "unknown_subprotocol", id="no subprotocol on /ws"),
         pytest.param("/nowhere", UPGRADE, 404, None, id="no such path"),
         pytest.param("/rooms/lobby", WITHOUT_VERSION, 426, "websocket_version", id="no version"),
         pytest.param(
             "/rooms/lobby", UPGRADE | {"Sec-WebSocket-Version": "8"}, 426, "websocket_version", id="old version"
         ),
         pytest.param("/rooms/lobby", UPGRADE | {"Sec-WebSocket-Key": "c2hvcnQ="}, 400, None, id="short key"),
-        pytest.param("/rooms/lobby", {}, 426, None, id="not a handshake"),
+        pytest.param("/rooms/lobby", {}, 404, "not_found", id="not a handshake"),
+        pytest.param("/ws", UPGRADE | {"Upgrade": "h2c"}, 400, None, id="another upgrade"),
     ],
 )
 async def test_a_bad_handshake_is_refused_with_its_status(
