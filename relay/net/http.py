@@ -67,7 +67,11 @@ class Response:
         self.body = body
         self.content_type = content_type
         self.headers = list(headers)
-        for name, value in [*self.headers, ("Content-Type", content_type)]:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for header text that cannot be sent. Again, because `headers` can be added to."""
+        for name, value in [*self.headers, ("Content-Type", self.content_type)]:
             if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
                 raise ValueError(f"header {name!r} cannot be sent")
 

@@ -66,8 +66,10 @@ class OriginPolicy:
         No Origin at all: not a browser, allowed. `tls` is whether this listener speaks TLS: if it does, `self` means
         its https origin only; if not, a proxy in front may, so http and https are both its own.
         """
-        if origin is None or self._any:
+        if origin is None:
             return True
+        if self._any:  # still something that can be sent back in Access-Control-Allow-Origin
+            return origin.isascii() and origin.isprintable()
         if origin == "null":  # sandboxed frames, file:, data: and redirects across sites: it names nobody
             return self._null
         parts = _parsed(origin)

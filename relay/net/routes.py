@@ -40,7 +40,9 @@ class Router:
     async def dispatch(self, request: Request) -> Response:
         """The response to one request; handlers' refusals and bugs included. Raises only what the stream raises."""
         try:
-            return await self._find(request)(request)
+            response = await self._find(request)(request)
+            response.check()
+            return response
         except Rejected as rejected:
             return Response.from_rejected(rejected)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -84,6 +84,7 @@ def test_what_follows_the_head_is_not_counted() -> None:
         (505, b"GET / HTTP/0.9\r\n"),
         (505, b"GET / HTTP/1.2\r\n"),
         (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (400, GET + b"X: y\rHost: b\r\n"),
         (400, GET + b" folded\r\n"),
         (400, GET + b"\tfolded\r\n"),
         (400, GET + b"Host: b\r\n\r\n"),

@@ -348,13 +348,14 @@ async def test_a_client_that_still_sends_can_read_its_answer(autojump_clock: tri
         answer = bytes(await at_client.receive_some())
         await to_server.aclose()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(upload)
-        request = await connection.next_request()
-        assert request is not None
-        with pytest.raises(Rejected) as caught:
-            await request.read_body(100)
-        await connection.refuse(caught.value)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upload)
+            request = await connection.next_request()
+            assert request is not None
+            with pytest.raises(Rejected) as caught:
+                await request.read_body(100)
+            await connection.refuse(caught.value)
     assert read_answer(answer)[0] == 413
     assert trio.current_time() == begin  # it ended with the client, not with its time
 
@@ -368,6 +369,31 @@ async def test_lingering_ends_after_two_seconds(autojump_clock: trio.testing.Moc
     begin = trio.current_time()
     await connection.refuse(caught.value)
     assert trio.current_time() - begin == pytest.approx(2.0)
+
+
+async def test_a_body_that_made_no_sense_is_read_on_after_the_answer() -> None:
+    connection, stream = connected(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n", b"more", b"and more"
+    )
+    request = await connection.next_request()
+    assert request is not None
+    with pytest.raises(Rejected):
+        await request.read_body(100)
+    await connection.respond(Response(400))
+    assert read_answer(stream.sent)[1]["connection"] == "close"
+    assert not connection.reusable
+    assert stream.chunks
+    await connection.finish()
+    assert not stream.chunks
+
+
+async def test_a_head_that_could_not_be_read_is_answered_for_the_last_time() -> None:
+    connection, stream = connected(b"nonsense\r\n\r\n" + GET)
+    with pytest.raises(Rejected):
+        await connection.next_request()
+    await connection.respond(Response(400))
+    assert read_answer(stream.sent)[1]["connection"] == "close"
+    assert not connection.reusable
 
 
 async def test_lingering_ends_after_64_kib(autojump_clock: trio.testing.MockClock) -> None:
@@ -409,6 +435,7 @@ async def test_an_answer_that_was_cut_off_is_the_last_one(autojump_clock: trio.t
         await connection.respond(Response())  # nobody reads
     assert connection.answered
     assert not connection.reusable
+    await connection.refuse(Rejected(503, "timeout", "too slow"))  # says nothing more: it would look like a part of it
 
 
 async def test_a_client_that_does_not_read_cannot_hold_a_refusal(autojump_clock: trio.testing.MockClock) -> None:

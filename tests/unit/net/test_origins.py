@@ -153,6 +153,11 @@ def test_a_star_allows_any_page(origin: str) -> None:
     assert OriginPolicy(["*"]).allows(origin, "relay.example", True)
 
 
+@pytest.mark.parametrize("origin", ["https://\xe4", "https://a\r\nX: y", "https://a\x00", "https://a\tb"])
+def test_even_a_star_does_not_allow_what_no_browser_sends(origin: str) -> None:
+    assert not OriginPolicy(["*"]).allows(origin, "relay.example", True)
+
+
 def test_null_is_allowed_only_by_name() -> None:
     assert OriginPolicy(["null"]).allows("null", "relay.example", True)
     assert not OriginPolicy(["null"]).allows("https://a.test", "relay.example", True)

@@ -45,6 +45,12 @@ async def fail_in_a_group(request: Request) -> Response:
     raise AssertionError("not reached")
 
 
+async def send_nonsense(request: Request) -> Response:
+    response = Response()
+    response.headers.append(("X-Secret-42", "\xe4"))
+    return response
+
+
 async def hang(request: Request) -> Response:
     await trio.sleep_forever()
     raise AssertionError("not reached")
@@ -55,7 +61,13 @@ def router() -> Router:
     routes.add("GET", "/hello", hello)
     routes.add("POST", "/echo", echo)
     routes.add("OPTIONS", "/echo", hello)
-    for path, handler in (("/refuse", refuse), ("/fail", fail), ("/group", fail_in_a_group), ("/hang", hang)):
+    for path, handler in (
+        ("/refuse", refuse),
+        ("/fail", fail),
+        ("/group", fail_in_a_group),
+        ("/nonsense", send_nonsense),
+        ("/hang", hang),
+    ):
         routes.add("GET", path, handler)
     return routes
 
@@ -165,6 +177,17 @@ async def test_a_bug_in_a_handler_is_a_500_without_detail_and_one_log_entry(
     assert record.getMessage() == f"handler of GET {path} failed"
     assert record.exc_info is not None
     assert "abc" not in caplog.text
+
+
+async def test_a_header_that_cannot_be_sent_is_a_bug_of_the_handler(
+    peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await peer.say(get("/nonsense") + get("/hello"))
+    answer = await peer.answer()
+    assert answer.startswith("HTTP/1.1 500 ")
+    assert "42" not in answer
+    assert answer.endswith("hello")
+    assert len(caplog.records) == 1
 
 
 async def test_many_requests_are_served_on_one_connection(autojump_clock: trio.testing.MockClock, peer: Peer) -> None:
