@@ -81,6 +81,7 @@ class Engine:
         "_control",
         "_fast",
         "_fragments",
+        "_head",
         "_limits",
         "_message_bytes",
         "_need",
@@ -110,6 +111,7 @@ class Engine:
         self._message_bytes = 0
         self._utf8: codecs.IncrementalDecoder | None = None
         self._checked = 0
+        self._head = 0
         self._control: Bucket | None = None
         self.stopped = False
         self.unmask = unmask
@@ -142,7 +144,7 @@ class Engine:
                     self._check_text(rest)
                 return 0
             data = bytes(rest)
-            self._rest = None
+            self._rest = self._utf8 = None
         count = 0
         position = 0
         end = len(data)
@@ -191,15 +193,9 @@ class Engine:
             ):
                 stop = head + size
                 if stop > end:
-                    self._keep(data, position, stop - position)
-                    if first == 0x81:
-                        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-                        self._checked = head - position
-                        assert self._rest is not None
-                        self._check_text(self._rest)
+                    self._keep(data, position, stop - position, head - position)
                     break
                 payload = self.unmask(data[head:stop], data[head - 4 : head])
-                self._utf8 = None
                 if first == 0x81 and not payload.isascii() and self._is_bad_text(payload):
                     break
                 position = stop
@@ -210,7 +206,7 @@ class Engine:
                 break
             stop = head + size
             if stop > end:
-                self._keep(data, position, stop - position)
+                self._keep(data, position, stop - position, head - position)
                 break
             if first & 15 >= _CONTROL:
                 if self._too_many_control_frames(now):
@@ -229,9 +225,14 @@ class Engine:
             return True
         return False
 
-    def _keep(self, data: bytes, position: int, need: int) -> None:
+    def _keep(self, data: bytes, position: int, need: int, head: int = 0) -> None:
+        """Keeps a frame that is not whole; `need` bytes make it whole, as far as is known, and `head` its header."""
         self._rest = bytearray(memoryview(data)[position:])
         self._need = need
+        if head and data[position] & 0x7F == 1:  # text, or the first fragment of it
+            self._utf8 = codecs.getincrementaldecoder("utf-8")()
+            self._head = self._checked = head
+            self._check_text(self._rest)
 
     def _header_is_fine(self, first: int, second: int, size: int) -> bool:
         """What a header alone can get wrong (RFC 6455 sections 5.1, 5.2, 5.5), and the size limit."""
@@ -280,25 +281,18 @@ class Engine:
         return False
 
     def _check_text(self, rest: bytearray) -> None:
-        """Bad UTF-8 is found as it arrives, not when a long message is whole: whole groups of four masked bytes at a
-        time.
-        """
-        head = self._need_head(rest)
+        """Bad UTF-8 is found as it arrives, not when a long message is whole."""
         start = self._checked
-        stop = len(rest) - (len(rest) - head) % 4
-        if stop <= start or self._utf8 is None:
+        if len(rest) <= start or self._utf8 is None:
             return
-        piece = self.unmask(bytes(rest[start:stop]), bytes(rest[head - 4 : head]))
-        self._checked = stop
+        head = self._head
+        turn = (start - head) % 4  # where in the mask this piece begins
+        mask = bytes(rest[head - 4 + turn : head] + rest[head - 4 : head - 4 + turn])
+        self._checked = len(rest)
         try:
-            self._utf8.decode(piece)
+            self._utf8.decode(self.unmask(bytes(rest[start:]), mask))
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
-
-    @staticmethod
-    def _need_head(rest: bytearray) -> int:
-        size = rest[1] & 127
-        return 6 if size < 126 else 8 if size == 126 else 14
 
     def _slowly(self, frame: bytes) -> int:
         """One whole frame through wsproto; returns how many messages it completed."""
