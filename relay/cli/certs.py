@@ -49,10 +49,16 @@ def certs_dev(folder: Path, host: tuple[str, ...]) -> None:
     The authority may sign for this machine's names only, and its private key is thrown away at once.
     """
     made = make(folder, host)
-    click.echo(f"{made.authority}      the authority to trust: ca.pem")
-    click.echo(f"{made.certificate}  for {', '.join(made.hosts)}; until {made.expires:%Y-%m-%d}")
-    click.echo(f"{made.token_secret}  the secret that signs development tokens")
-    click.echo("new certificates: trust ca.pem anew" if made.renewed else "nothing had to be made anew")
+    about = {
+        made.authority: "the authority to trust",
+        made.certificate: f"for {', '.join(made.hosts)}; until {made.expires:%Y-%m-%d}",
+        made.key: "its private key",
+        made.token_secret: "the secret that signs development tokens",
+    }
+    width = max(len(str(path)) for path in about)
+    for path, text in about.items():
+        click.echo(f"{path!s:<{width}}  {text}")
+    click.echo("new certificates: trust the authority anew" if made.renewed else "nothing had to be made anew")
     click.echo()
     for line in how_to_trust(made.authority):
         click.echo(line)

@@ -127,8 +127,8 @@ def pub(
             if data is not None and data != "-":
                 await relay.publish(room, _parsed(data, as_json), channel=channel, key=key, to=to)
                 return
-            lines = trio.wrap_file(sys.stdin)
-            async for line in lines:
+            # Abandoned by Ctrl-C: a thread that waits for a terminal cannot be woken.
+            while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
                 await relay.publish(room, _parsed(line.rstrip("\r\n"), as_json), channel=channel, key=key, to=to)
 
     if data is None and sys.stdin.isatty():

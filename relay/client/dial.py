@@ -252,6 +252,8 @@ def _innermost(error: BaseException) -> str:
             error = error.exceptions[0]
         elif error.__cause__ is not None:
             error = error.__cause__
+        elif isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+            return os.strerror(error.errno)  # without the address that Trio puts in front
         else:
             return getattr(error, "strerror", None) or str(error)
 

@@ -241,6 +241,11 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     return handler
 
 
+def lines_lost() -> int:
+    """Lines of this process that could not be written, so far."""
+    return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, Handler))
+
+
 def log_event(logger: logging.Logger, level: int | Level, event: str, **fields: object) -> None:
     """Logs `event`, a constant sentence, with fields that vary. Costs next to nothing when the level is off."""
     number = level if isinstance(level, int) else logging.getLevelNamesMapping()[level.upper()]
