@@ -27,7 +27,7 @@ check: .venv/.with-test .venv/.with-lint ## format, lint, types and the floors o
 certs: .venv/.with-run ## make the development CA, certificate and token secret in certs/
 	@$(PY) -m relay certs dev
 
-bench: .venv/.with-test ## measure, and write the table of benchmarks/
+bench: .venv/.with-test ## measure against a bare C loop and other servers (docs/performance.md): ARGS="--quick"
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove .venv and all caches; certificates stay

@@ -1,0 +1,226 @@
+"""The servers that are measured: how each is started, where its rooms are, and when it is ready.
+
+Not here: what load they get (loads) and what is measured (runs). The one rule: all get the same certificate, the same
+core and the same kind of clients; only the relay also checks tokens and counts against limits, because it always does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jwt
+
+from benchmarks.ctools import ROOT, Tools
+from relay.devcerts import DevCertificates, make_dev_certificates
+
+START: Final = 20.0  # seconds until a server must answer
+STOP: Final = 10.0
+PEERS: Final = ROOT / "benchmarks" / "peers"
+ALL_ROOMS: Final = {name: ["*"] for name in ("join", "publish", "presence", "history", "call", "channels")}
+SUBJECT: Final = "bench"
+
+
+class ServerFailed(Exception):
+    """A server did not start; the text holds the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What all servers of a measurement share: a folder, certificates, the compiled tools, and the two cores."""
+
+    folder: Path
+    tools: Tools
+    server_core: int
+    load_core: int
+    certificates: DevCertificates
+    token: str
+
+    @classmethod
+    def prepare(cls, folder: Path, tools: Tools, server_core: int, load_core: int) -> Stage:
+        """Makes certificates and a token in `folder`."""
+        made = make_dev_certificates(folder / "certs")
+        claims = {"sub": SUBJECT, "exp": time.time() + 86400, "relay": ALL_ROOMS}
+        secret = made.token_secret.read_bytes().removesuffix(b"\n")
+        token = jwt.encode(claims, secret, "HS256", headers={"kid": "bench"})
+        return cls(folder, tools, server_core, load_core, made, token)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where subscribers, the publisher and ping-pong clients connect to."""
+
+    subscribe: str
+    publish: str
+    echo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One contestant. `needs` are modules it cannot run without."""
+
+    name: str
+    title: str
+    command: Callable[[Stage, int], list[str]]
+    paths: Paths
+    needs: tuple[str, ...] = ()
+    token: bool = False
+
+    def missing(self) -> list[str]:
+        return [module for module in self.needs if importlib.util.find_spec(module) is None]
+
+
+def relay_config(stage: Stage, port: int) -> Path:
+    """The relay as a user runs it: TLS, tokens, every limit on. Only those that the load would run into are raised: it
+    is one subject at one address.
+    """
+    path = stage.folder / "bench.toml"
+    key = {"algorithm": "HS256", "kid": "bench", "secret_file": str(stage.certificates.token_secret)}
+    path.write_text(
+        f"""\
+[server]
+listen = ["127.0.0.1:{port}"]
+[internal]
+listen = ["127.0.0.1:0"]
+[tls]
+certificate = {json.dumps(str(stage.certificates.certificate))}
+key = {json.dumps(str(stage.certificates.key))}
+[auth]
+keys = [{{ {", ".join(f"{name} = {json.dumps(value)}" for name, value in key.items())} }}]
+[limits]
+connections_per_address = 20000
+connections_per_subject = 0
+handshakes_per_address = 100000
+handshakes_burst = 20000
+messages_per_second = 1000000
+[plugins.chat]
+rooms = ["chat:*"]
+[plugins.echo]
+rooms = ["echo:*"]
+[logging]
+level = "warning"
+format = "json"
+"""
+    )
+    return path
+
+
+def _relay(stage: Stage, port: int) -> list[str]:
+    return [sys.executable, "-m", "relay", "serve", "-c", str(relay_config(stage, port))]
+
+
+def _c_loop(*options: str) -> Callable[[Stage, int], list[str]]:
+    return lambda stage, port: [str(stage.tools.climit), str(port), *options]
+
+
+def _peer(script: str) -> Callable[[Stage, int], list[str]]:
+    return lambda stage, port: [
+        sys.executable,
+        str(PEERS / script),
+        str(port),
+        str(stage.certificates.certificate),
+        str(stage.certificates.key),
+    ]
+
+
+_PEER_PATHS: Final = Paths("/sub", "/pub", "/echo")
+
+SERVERS: Final[Mapping[str, Server]] = {
+    server.name: server
+    for server in (
+        Server("c", "bare C loop", _c_loop(), _PEER_PATHS),
+        Server("c-batch", "bare C loop that coalesces", _c_loop("-b"), _PEER_PATHS),
+        Server(
+            "relay",
+            "the relay",
+            _relay,
+            Paths("/rooms/chat:bench", "/rooms/chat:bench", "/rooms/echo:bench"),
+            token=True,
+        ),
+        Server(
+            "websockets", "websockets `broadcast()`", _peer("websockets_broadcast.py"), _PEER_PATHS, ("websockets",)
+        ),
+        Server("picows", "picows on uvloop", _peer("picows_broadcast.py"), _PEER_PATHS, ("picows", "uvloop")),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers."""
+
+    server: Server
+    port: int
+    pid: int
+    log: Path
+
+    def end_of_log(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+
+
+@contextmanager
+def running(server: Server, stage: Stage) -> Iterator[Running]:
+    """A server on its core, from its first TLS handshake to its end. Raises ServerFailed."""
+    port = _free_port()
+    log = stage.folder / f"{server.name}.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
+    environment |= {
+        "CERT": str(stage.certificates.certificate),
+        "KEY": str(stage.certificates.key),
+        "PYTHONPATH": str(ROOT),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(stage.server_core), *server.command(stage, port)],
+            cwd=stage.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    started = Running(server, port, process.pid, log)
+    try:
+        _wait_until_ready(started, stage.certificates.authority, process)
+        yield started
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(started: Running, authority: Path, process: subprocess.Popen[bytes]) -> None:
+    """Ready is who has done a TLS handshake; the load generator does not try again."""
+    context = ssl.create_default_context(cafile=str(authority))
+    deadline = time.monotonic() + START
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", started.port), timeout=2) as raw:
+                context.wrap_socket(raw, server_hostname="localhost").close()
+                return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                why = f"{started.server.title} did not start ({error})"
+                raise ServerFailed(f"{why}\n{started.end_of_log()}") from None
+            time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
