@@ -161,6 +161,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "not_joined": "join the room first",
     "already_joined": "you are in that room already",
     "too_many_rooms": "you are in as many rooms as one connection may join",
+    "room_full": "the room has as many members as it may have",
     "too_many_requests": "too many requests are waiting",
     "rate_limited": "too many messages or bytes",
     "too_large": "the message is too large",

@@ -29,7 +29,7 @@ from relay.delivery.channels import Channels
 from relay.errors import CloseCode, CloseReason, ConfigError
 from relay.front.admission import Admission
 from relay.front.endpoints import Pages, serve_internal
-from relay.front.state import Rules, State
+from relay.front.state import Rules, State, located
 from relay.limits.counts import AddressLimits, Counts
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
 from relay.net.poller import make_poller
@@ -81,11 +81,11 @@ class Server:
         try:
             rules = Rules(loaded)
         except ConfigError as error:
-            problems += error.problems
+            problems += located(error, loaded)
         try:
             certificates = None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base)
         except ConfigError as error:
-            problems += error.problems
+            problems += located(error, loaded)
         try:
             directory = loaded.resolve(config.supervision.directory)
             found = load_plugins(loaded.plugin_tables, directory, self.channels, loaded.where)

@@ -3,9 +3,10 @@
 Anybody may put, nobody waits. What goes next is decided in `take`, by priority, in bytes. Not here: sockets, TLS, time.
 The one rule: a frame leaves whole and in the order it came within its channel; a frame that does not leave is counted.
 
-Scheduling: strict lanes first. Then urgent lanes, which may take at most `urgent_share` of a round of bytes while fair
-lanes wait. Fair lanes share the rest by deficit round robin in bytes (Shreedhar and Varghese, 1995): a lane may send
-while its deficit is positive, and earns its weight when it has its turn.
+Scheduling: strict lanes first. Then urgent lanes, which may take at most `urgent_share` of the bytes while fair lanes
+wait: they begin with that share of a round, and what fair lanes send meanwhile earns them more. Fair lanes share the
+rest by deficit round robin in bytes (Shreedhar and Varghese, 1995): a lane may send while its deficit is positive, and
+earns its weight when it has its turn. A frame larger than what was left is a debt, forgiven when nothing waits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final, Protocol
 from relay.delivery.channels import Channels, Lane, Overflow, Priority
 from relay.model import Message
 
-ROUND: Final = 65536  # bytes after which urgent lanes have a full share again
+ROUND: Final = 65536  # bytes of which urgent lanes may take their share at once
 QUANTUM: Final = 2048  # bytes a fair lane of weight 1 earns each turn
 
 
@@ -78,19 +79,24 @@ class Waiting:
         self.bytes = 0
         self.deficit = 0
 
-    def pop(self, limit: int, into: list[bytes]) -> int:
-        """Moves whole frames to `into`: as many as fit in `limit` bytes, and at least one. Returns their bytes."""
+    def pop(self, limit: int, share: int, into: list[bytes]) -> int:
+        """Moves whole frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit`
+        only as the first of all. Returns their bytes.
+        """
         frames = self.frames
         size = self.bytes
-        if size <= limit:
+        share = min(share, limit)
+        if size <= share:
             into += frames
             frames.clear()
             self.notes.clear()
             self.bytes = 0
             return size
+        if into and len(frames[0]) > limit:
+            return 0
         taken = len(frames[0])
         count = 1
-        while taken < size and (more := taken + len(frames[count])) <= limit:
+        while taken < size and (more := taken + len(frames[count])) <= share:
             taken = more
             count += 1
         into += frames[:count]
@@ -105,7 +111,7 @@ class Outbox:
     """Bounded in bytes, per channel."""
 
     __slots__ = (
-        "_fair_sent", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched",
+        "_scheduled", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched",
         "urgent_quota", "waiting",
     )  # fmt: skip
 
@@ -122,8 +128,8 @@ class Outbox:
         self.drops: dict[tuple[str, str], Drop] | None = None
         self.urgent_quota = int(ROUND * urgent_share)
         self._urgent_left = self.urgent_quota
-        self._fair_sent = 0
         self._turn = 0
+        self._scheduled = False  # lanes compete, or did: some may owe something
 
     def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
         """Queues a whole frame in a lane. Never waits; what does not fit is treated as the lane's policy says."""
@@ -159,24 +165,31 @@ class Outbox:
         """The overflow policies. True: the frame is queued."""
         overflow = lane.lane.overflow
         size = len(frame)
+        if lane.plain and lane.bytes + size > lane.capacity:
+            if overflow is Overflow.CLOSE:
+                self.owner.overflowed(lane.lane)
+            else:
+                self._dropped(lane.lane, message)
+            return False
+        if size > lane.capacity:
+            self._dropped(lane.lane, message)
+            return False
         if overflow is Overflow.LATEST and message is not None and message.key is not None:
             for place, note in enumerate(lane.notes):
                 if note is not None and note.key == message.key and note.room == message.room:
-                    # The newer value takes the old one's place in the queue, so no key is starved by its changes.
-                    lane.bytes += size - len(lane.frames[place])
-                    lane.frames[place] = frame
-                    lane.notes[place] = message
-                    return True
-        if lane.bytes + size > lane.capacity:
-            if overflow is Overflow.CLOSE:
-                self.owner.overflowed(lane.lane)
-                return False
-            if overflow is Overflow.DROP_NEWEST or size > lane.capacity:
-                self._dropped(lane.lane, message)
-                return False
-            while lane.bytes + size > lane.capacity:
-                lane.bytes -= len(lane.frames.pop(0))
-                self._dropped(lane.lane, lane.notes.pop(0))
+                    grown = lane.bytes + size - len(lane.frames[place])
+                    if grown <= lane.capacity:
+                        # The newer value takes the old one's place in the queue, so no key is starved by its changes.
+                        lane.bytes = grown
+                        lane.frames[place] = frame
+                        lane.notes[place] = message
+                        return True
+                    lane.bytes -= len(lane.frames.pop(place))  # it outgrew its place, and joins the end
+                    del lane.notes[place]
+                    break
+        while lane.bytes + size > lane.capacity:
+            lane.bytes -= len(lane.frames.pop(0))
+            self._dropped(lane.lane, lane.notes.pop(0))
         lane.frames.append(frame)
         if not lane.plain:
             lane.notes.append(message)
@@ -213,40 +226,47 @@ class Outbox:
                 lane.bytes = self.waiting = 0
                 if not lane.plain:
                     lane.notes.clear()
+                if self._scheduled:
+                    self._forgive()
                 return joined
-            lane.pop(limit, taken)
+            lane.pop(limit, limit, taken)
             if not frames:
                 self.waiting = 0
             return taken[0] if len(taken) == 1 else b"".join(taken)
-        while limit > 0 and self.waiting:
-            limit -= self._next(limit, taken)
+        self._scheduled = True
+        while self.waiting and (moved := self._next(limit, taken)):
+            limit -= moved
+        if not self.waiting:
+            self._forgive()
         return b"".join(taken)
 
     def _next(self, limit: int, taken: list[bytes]) -> int:
-        """Serves one lane. Returns the bytes moved, 0 only when a fair lane merely earned its turn."""
+        """Serves one lane. Returns the bytes moved; 0: what goes next does not fit any more."""
         fair = urgent = None
-        count = len(self.lanes)
-        for step in range(count):
-            lane = self.lanes[step]
+        for lane in self.lanes:
             if lane is None or not lane.frames:
                 continue
             rank = lane.lane.priority
             if rank is Priority.STRICT:
-                return self._served(lane, lane.pop(limit, taken))
+                return self._served(lane, lane.pop(limit, limit, taken))
             if rank is Priority.URGENT:
                 urgent = urgent or lane
             else:
                 fair = lane
-        if urgent is not None and (fair is None or self._urgent_left > 0):
-            if fair is None:
-                self._urgent_left = self.urgent_quota
-                return self._served(urgent, urgent.pop(limit, taken))
-            moved = urgent.pop(min(limit, self._urgent_left), taken)
+        if urgent is None:
+            return self._next_fair(limit, taken)
+        if fair is None:
+            self._urgent_left = self.urgent_quota
+            return self._served(urgent, urgent.pop(limit, limit, taken))
+        if self._urgent_left > 0:
+            moved = urgent.pop(limit, self._urgent_left, taken)
             self._urgent_left -= moved
             return self._served(urgent, moved)
-        return self._next_fair(limit, taken, urgent is not None)
+        moved = self._next_fair(limit, taken)
+        self._urgent_left += moved * self.urgent_quota // (ROUND - self.urgent_quota)
+        return moved
 
-    def _next_fair(self, limit: int, taken: list[bytes], urgent_waits: bool) -> int:
+    def _next_fair(self, limit: int, taken: list[bytes]) -> int:
         lanes = self.lanes
         while True:
             lane = lanes[self._turn]
@@ -258,22 +278,25 @@ class Outbox:
                 if lane.deficit <= 0:  # it still owes for a frame larger than its share
                     self._turn = (self._turn + 1) % len(lanes)
                     continue
-            moved = lane.pop(min(limit, lane.deficit), taken)
+            moved = lane.pop(limit, lane.deficit, taken)
             lane.deficit -= moved
             if lane.deficit <= 0 or not lane.frames:
                 self._turn = (self._turn + 1) % len(lanes)
-            if urgent_waits:
-                self._fair_sent += moved
-                if self._fair_sent >= ROUND - self.urgent_quota:
-                    self._fair_sent = 0
-                    self._urgent_left = self.urgent_quota
             return self._served(lane, moved)
 
     def _served(self, lane: Waiting, moved: int) -> int:
         if not lane.frames:
             self.waiting &= ~lane.bit
-            lane.deficit = 0
+            lane.deficit = min(lane.deficit, 0)  # what it did not use is gone, what it owes is not
         return moved
+
+    def _forgive(self) -> None:
+        """Nothing waits: all begin anew."""
+        self._scheduled = False
+        self._urgent_left = self.urgent_quota
+        for lane in self.lanes:
+            if lane is not None:
+                lane.deficit = 0
 
     def clear(self) -> int:
         """Forgets all that waits; returns its bytes."""

@@ -6,6 +6,7 @@ the new configuration is wrong, the old stays in force.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig
+from relay.errors import ConfigError, ConfigProblem
 from relay.limits.buckets import Rate
 from relay.limits.counts import AddressLimits, Counts
 from relay.net.jwks_fetch import JwksFetcher
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 
 PLAIN: WireProtocol = Plain()
 PROTOCOLS: dict[str, WireProtocol] = {"relay.v1.json": RelayV1Json(), "relay.v1.msgpack": RelayV1Msgpack()}
+
+
+def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:
+    """The problems of what was compiled from a configuration, each with the line it stands on."""
+    return [
+        dataclasses.replace(problem, where=loaded.where(problem.key)) if problem.where == "configuration" else problem
+        for problem in error.problems
+    ]
 
 
 class Rules:

@@ -351,14 +351,25 @@ class Member:
         return next(iter(rooms.values())).room
 
     async def _leave(self, room: Room) -> None:
-        hub, handler = self._tester.hub, self._tester.supervised
+        self._tester.hub.leave(self, self._held(room))
+        await trio.lowlevel.checkpoint()
+        await self._tell_left(room)
+
+    def _kicked(self, room: Room, why: str) -> None:
+        self.removed.append((room.name, why))
+        self._tester.hub.leave(self, self._held(room))
+        self._tester._nursery.start_soon(self._tell_left, room)
+
+    def _held(self, room: Room) -> Room:
         room.holds += 1
-        hub.leave(self, room)
+        return room
+
+    async def _tell_left(self, room: Room) -> None:
+        hub, handler = self._tester.hub, self._tester.supervised
         try:
             if handler.leave_is_async:
                 await handler.later("on_leave", room, self)
             else:
-                await trio.lowlevel.checkpoint()
                 handler.leave(room, self)
         except Refused:
             pass  # nobody can be kept from leaving
@@ -372,4 +383,4 @@ class Member:
 
 
 def _removed(peer: Any, room: Room, why: str) -> None:
-    peer.removed.append((room.name, why))
+    peer._kicked(room, why)

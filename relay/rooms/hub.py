@@ -110,8 +110,12 @@ class Hub:
         return True
 
     def remove(self, peer: Peer, room: Room, why: str) -> None:
-        """Makes a peer leave, and lets it know (`on_removed` is handed in)."""
-        if self.leave(peer, room) and self.on_removed is not None:
+        """Makes a peer leave. `on_removed`, handed in, sees to it: the plugin hears of it, and the peer."""
+        if peer not in room.members:
+            return
+        if self.on_removed is None:
+            self.leave(peer, room)
+        else:
             self.on_removed(peer, room, why)
 
     def memberships(self, peer: Peer) -> dict[str, Membership]:

@@ -166,7 +166,8 @@ def _let_go(connection: Connection, room: Room) -> None:
 
 
 def removed(connection: Connection, room: Room, why: str) -> None:
-    """A plugin, or a new token, took the connection out of a room."""
+    """A plugin, or a new token, takes the connection out of a room."""
+    depart(connection, room)
     connection.answer(connection.protocol.left(room.name, connection.subject))
     connection.answer(
         connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}"))

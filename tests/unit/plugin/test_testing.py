@@ -150,7 +150,12 @@ async def test_a_room_that_the_plugin_does_not_serve_does_not_exist() -> None:
 
 
 async def test_a_plugin_may_put_a_member_out_or_end_its_connection() -> None:
+    left: list[str] = []
+
     class Bouncer(Plugin):
+        def on_leave(self, room: Room, peer: Peer) -> None:
+            left.append(peer.subject)
+
         def on_message(self, room: Room, sender: Peer, message: Message) -> None:
             if message.data.value() == "bye":
                 sender.close(CloseReason(CloseCode.NORMAL, "as you wish"))
@@ -165,6 +170,7 @@ async def test_a_plugin_may_put_a_member_out_or_end_its_connection() -> None:
         await tester.settle()
         assert bob.closed == CloseReason(CloseCode.NORMAL, "as you wish")
         assert tester.hub.rooms == {}
+        assert left == ["ann", "bob"]
 
 
 async def test_the_plugin_is_checked_as_at_start() -> None:
