@@ -54,15 +54,17 @@ async def test_a_second_signal_does_not_wait_for_those_who_stay(tmp_path: Path) 
     with trio.fail_after(PATIENCE):
         async with running_relay(tmp_path, {"server": {"drain_timeout": 600.0}, "timeouts": {"close": 600.0}}) as relay:
             stream = await trio.open_ssl_over_tcp_stream("localhost", relay.port, ssl_context=relay.ssl_context)
-            lines = [*UPGRADE.items(), *bearer(relay.token()).items(), ("Host", "localhost")]
-            head = "".join(f"{name}: {value}\r\n" for name, value in lines)
-            await stream.send_all(f"GET /rooms/lobby HTTP/1.1\r\n{head}\r\n".encode())
-            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
-            relay.process.send_signal(signal.SIGTERM)
-            await relay.until_log("draining")  # and this client never answers the close frame
-            relay.process.send_signal(signal.SIGTERM)
-            await relay.until_exit()
-            await trio.aclose_forcefully(stream)
+            try:
+                lines = [*UPGRADE.items(), *bearer(relay.token()).items(), ("Host", "localhost")]
+                head = "".join(f"{name}: {value}\r\n" for name, value in lines)
+                await stream.send_all(f"GET /rooms/lobby HTTP/1.1\r\n{head}\r\n".encode())
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+                relay.process.send_signal(signal.SIGTERM)
+                await relay.until_log("draining")  # and this client never answers the close frame
+                relay.process.send_signal(signal.SIGTERM)
+                assert await relay.until_exit() == 0
+            finally:
+                await trio.aclose_forcefully(stream)
 
 
 async def test_sighup_takes_a_new_certificate_and_drops_nobody(tmp_path: Path) -> None:
