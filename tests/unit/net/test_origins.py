@@ -88,6 +88,7 @@ LISTED = [
         ("http://a.wild.example", False),
         ("https://a.port.example:444", True),
         ("https://a.port.example", False),
+        ("http://a.port.example:444", False),
         ("https://a.barewild.example", True),
         ("http://a.barewild.example", False),
         ("https://*.wild.example", False),

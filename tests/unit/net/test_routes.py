@@ -87,8 +87,9 @@ class Peer:
 
     async def answer(self) -> str:
         """What the server has said when it has nothing more to say."""
-        await trio.testing.wait_all_tasks_blocked()
-        return bytes(await self.stream.receive_some()).decode()
+        with trio.fail_after(40):
+            await trio.testing.wait_all_tasks_blocked()
+            return bytes(await self.stream.receive_some()).decode()
 
     async def serve(self, connection: HTTPConnection, upgrades: bool) -> None:
         request = await connection.next_request()

@@ -86,7 +86,7 @@ def serial_for(certificates: Certificates, name: str) -> int:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    return issue(tmp_path, "main", "main.example", "localhost")
+    return issue(tmp_path, "main", "main.example", "b.main.example")
 
 
 def settings(*sni: Certificate, certificate: str = "main.pem", key: str = "main-key.pem") -> TLS:
@@ -283,6 +283,7 @@ def several(tmp_path: Path, pair: tuple[Path, Path]) -> Certificates:
         ("ignored.example", "main"),
         ("main.example", "main"),
         ("a.main.example", "three"),
+        ("b.main.example", "three"),
         ("unknown.example", "main"),
         ("xone.example", "main"),
         ("example", "main"),
