@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -324,30 +324,37 @@ def _name(sock: socket.socket) -> tuple[str, int]:
     return name[0], name[1]
 
 
-async def _obey_signals(server: Server, running: Running, stop_now: Callable[[], None]) -> None:
+async def _obey_signals(
+    signals: AsyncIterator[int], server: Server, running: Running, stop_now: Callable[[], None]
+) -> None:
     """SIGTERM, SIGINT: drain, and a second time: stop now. SIGHUP: reload. SIGUSR2: drain."""
     stopping = False
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                notify("RELOADING=1")
-                server.reload()
-                notify("READY=1")
-            elif not stopping:
-                stopping = True
-                running.stop()
-            else:
-                log.warning("stopping at once")
-                stop_now()
+    async for number in signals:
+        if number == signal.SIGHUP:
+            notify("RELOADING=1")
+            server.reload()
+            notify("READY=1")
+        elif not stopping:
+            stopping = True
+            running.stop()
+        else:
+            log.warning("stopping at once")
+            stop_now()
 
 
 async def run(load: Load, *, on_ready: Callable[[Running], None] | None = None) -> None:
     """Serves what `load` describes until SIGTERM or SIGINT, then drains. Raises ConfigError."""
     server = Server(load)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+    with trio.open_signal_receiver(*numbers) as signals:  # before anybody is told that we are ready: none may be missed
+        await _run(server, signals, on_ready)
+
+
+async def _run(server: Server, signals: AsyncIterator[int], on_ready: Callable[[Running], None] | None) -> None:
     async with trio.open_nursery() as nursery:
 
         def ready(running: Running) -> None:
-            nursery.start_soon(_obey_signals, server, running, nursery.cancel_scope.cancel)
+            nursery.start_soon(_obey_signals, signals, server, running, nursery.cancel_scope.cancel)
             if on_ready is not None:
                 on_ready(running)
 

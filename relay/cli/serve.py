@@ -54,20 +54,22 @@ def run_server(load: Callable[[], LoadedConfig], on_ready: Callable[[Running], N
         logs.configure(loaded.config.logging.level, loaded.config.logging.format)
         return loaded
 
+    problems: list[ConfigProblem] = []
+    interrupted = False
     try:
         trio.run(partial(run, load_and_configure, on_ready=on_ready))
-    except (ConfigError, BaseExceptionGroup) as error:
-        refuse_config(_config_problems(error))
-    except KeyboardInterrupt:  # before the signals were ours
-        raise SystemExit(130) from None
+    except* ConfigError as group:  # out of a nursery, or bare; anything else passes
+        problems = _problems(group)
+    except* KeyboardInterrupt:  # before the signals were ours
+        interrupted = True
+    if interrupted:
+        raise SystemExit(130)
+    if problems:
+        refuse_config(problems)
 
 
-def _config_problems(error: BaseException) -> list[ConfigProblem]:
-    """The problems of a ConfigError, also out of nurseries' groups. Raises all else as it is."""
-    from relay.errors import ConfigError
-
-    if isinstance(error, ConfigError):
-        return error.problems
+def _problems(error: BaseException) -> list[ConfigProblem]:
+    """The problems of all the ConfigErrors in a group."""
     if isinstance(error, BaseExceptionGroup):
-        return [problem for inner in error.exceptions for problem in _config_problems(inner)]
-    raise error
+        return [problem for inner in error.exceptions for problem in _problems(inner)]
+    return list(getattr(error, "problems", ()))

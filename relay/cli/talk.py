@@ -170,6 +170,7 @@ def sub(connect: Connect, rooms: tuple[str, ...], last: int, count: int | None, 
             pending: list[Any] = []
             for room in rooms:
                 pending += (await relay.join(room, last=last)).messages
+            click.echo(f"listening to {' '.join(rooms)}; Ctrl-C ends", err=True)
             while left is None or left > 0:
                 event = pending.pop(0) if pending else await relay.receive()
                 click.echo(_as_json(event) if as_json else _as_text(event, len(rooms) > 1))

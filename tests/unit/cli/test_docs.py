@@ -25,9 +25,7 @@ def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, c
 
 
 COMMANDS = dict(walk(cli, ("relay",)))
-SECTIONS = {
-    title: text for title, text in re.findall(r"^## (relay [^\n]+)\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL)
-}
+SECTIONS = dict(re.findall(r"^## (relay [^\n]+)\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL))
 
 
 def options_of(command: click.Command) -> set[str]:
