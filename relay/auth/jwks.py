@@ -164,6 +164,7 @@ class JwksStatistics:
     """What a metrics page wants to know. `fetched_at` is None before the first success."""
 
     keys: int
+    fetching: bool
     fetches: int
     failures: int
     failures_in_a_row: int
@@ -250,6 +251,7 @@ class JwksCache:
     def statistics(self) -> JwksStatistics:
         return JwksStatistics(
             keys=len(self._fetched),
+            fetching=self._running,
             fetches=self._fetches,
             failures=self._failures,
             failures_in_a_row=self._failures_in_a_row,
