@@ -1,10 +1,15 @@
-"""Fixtures that all tests may use, and the line that says loudly what did not run."""
+"""How all tests run: what hypothesis may take for granted, and the line that says loudly what did not run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow at times, which says nothing about the code under test; `print_blob` lets a failure be repeated.
+settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("relay")
 
 
 @pytest.hookimpl(wrapper=True)
