@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is slow at times, which says nothing about the code under test; `print_blob` lets a failure be repeated.
+# A busy machine is slow at times, which says nothing about the code; `print_blob` lets a failure be repeated.
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("relay")
 
