@@ -1,4 +1,4 @@
-"""Tells a service manager how the relay is (sd_notify(3)): a datagram to the socket it names, nothing if there is none."""
+"""Tells a service manager how the relay is (sd_notify(3)): a datagram to the socket it names; nothing without one."""
 
 from __future__ import annotations
 
