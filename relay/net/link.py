@@ -15,7 +15,7 @@ import trio
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseCode, CloseReason
-from relay.limits.pace import BYTES_STEP, MESSAGES_STEP, Pace
+from relay.limits.pace import Pace
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.net.websocket import Engine, EngineLimits
@@ -37,10 +37,10 @@ class Link:
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_blocked", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_held", "_pace", "_poller",
-        "_read", "_resume", "_slowed", "_special", "_started", "_unsent", "_watch", "_write", "bytes_in", "bytes_out",
-        "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at", "outbox",
-        "pinged", "services", "slot", "transport", "writes",
+        "_awaits", "_blocked", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_full", "_held", "_pace",
+        "_poller", "_read", "_resume", "_slowed", "_special", "_started", "_unsent", "_watch", "_write", "bytes_in",
+        "bytes_out", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at",
+        "outbox", "pinged", "services", "slot", "transport", "writes",
     )  # fmt: skip
 
     connection: Connection
@@ -67,6 +67,7 @@ class Link:
         self._slowed = False  # not reading: ahead of its rate
         self._watch = (True, False)
         self._resume: Timer | None = None
+        self._full: Lane | None = None  # it overflowed: the end, as soon as nobody is in the middle of something
         self._close_frame: bytes | None = None
         self._farewell_sent = False  # our close frame is out
         self._awaits = True  # the client's close frame may still come
@@ -135,7 +136,7 @@ class Link:
         pace = self._pace
         pace.messages += engine.feed(data, now)
         pace.bytes += size
-        if pace.messages >= MESSAGES_STEP or pace.bytes >= BYTES_STEP:
+        if pace.messages >= pace.messages_step or pace.bytes >= pace.bytes_step:
             ahead, setting = pace.ahead(now)
             if ahead:
                 self._slow_down(ahead, setting, now)
@@ -193,7 +194,7 @@ class Link:
             self.connection.depart()
             self.outbox.clear()
             self._end_with(close_frame(CloseCode.NORMAL if code == NO_CODE else code))
-        elif self._farewell_sent:
+        elif self._farewell_sent and not self._unsent:
             self._finish()
 
     def failed(self, reason: CloseReason) -> None:
@@ -240,6 +241,8 @@ class Link:
 
     def _flush_rest(self) -> None:
         """As many writes as the credit allows; what is left waits for "writable"."""
+        if self._full is not None:
+            self._close_for(self._full)
         if self.finished or self._blocked:
             return
         outbox = self.outbox
@@ -291,14 +294,23 @@ class Link:
             self._finish()
         elif not self.transport.half_closed:
             self.transport.half_close()
+            self._read = self.transport.read
 
     def overflowed(self, lane: Lane) -> None:
-        """The client does not read: what waits for it is dropped, because it would not get through before the
-        deadline either.
+        """The client does not read, and its connection will end; but not now: who puts may be walking through the
+        members of a room, which closing changes.
         """
+        if self._full is None and self.connection.closing is None:
+            self._full = lane
+            self._special = True
+            if not self.outbox.touched:
+                self.outbox.touch()
+
+    def _close_for(self, lane: Lane) -> None:
+        """What waits is dropped, because it would not get through before the deadline either."""
+        self._full = None
         if self.connection.closing is None:
-            counters = self.services.counters
-            counters.dropped[lane.name, "closed"] += 1
+            self.services.counters.dropped[lane.name, "closed"] += 1
             self.outbox.clear()
             self.connection.close(
                 CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)

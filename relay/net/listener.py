@@ -36,15 +36,13 @@ def open_listeners(addresses: Iterable[str], backlog: int, key: str) -> list[soc
     for text in addresses:
         wanted = parse_listen(text)
         port = 0
-        opened = 0
         for host, asked in wanted:
             try:
                 for family, kind, protocol, _, address in socket.getaddrinfo(
-                    host, asked or port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                    host, asked, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 ):
-                    sockets.append(_listen(family, kind, protocol, address, backlog))
-                    port = sockets[-1].getsockname()[1]  # with port 0, both families shall have the same one
-                    opened += 1
+                    sockets.append(_listen(family, kind, protocol, (address[0], asked or port, *address[2:]), backlog))
+                    port = sockets[-1].getsockname()[1]  # with port 0, all families shall have the same one
             except OSError as error:
                 no_ipv6 = error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and host == "::"
                 if not (len(wanted) > 1 and no_ipv6):

@@ -77,11 +77,13 @@ class EpollPoller:
         self._epoll.register(fd, select.EPOLLIN)
 
     def watch(self, fd: int, *, read: bool, write: bool) -> None:
-        self._epoll.modify(fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0))
+        if not self._epoll.closed:
+            self._epoll.modify(fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0))
 
     def remove(self, fd: int) -> None:
         del self._handlers[fd]
-        self._epoll.unregister(fd)
+        if not self._epoll.closed:  # else all ends at once, and in any order
+            self._epoll.unregister(fd)
 
     async def run(self) -> None:
         epoll, handlers, tick = self._epoll, self._handlers, self.tick

@@ -120,6 +120,7 @@ class Engine:
         """Ignore whatever else has come."""
         self.stopped = True
         self._rest = None
+        self._small = 0
 
     def feed(self, data: bytes, now: float) -> int:
         """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for
@@ -157,7 +158,7 @@ class Engine:
                 if left:
                     if left > 1 and not self._header_is_fine(data[position], data[position + 1], 0):
                         break
-                    self._keep(data, position, 6)
+                    self._keep(data, position, 6 if left > 1 else 2)
                 break
             first = data[position]
             second = data[position + 1]
@@ -172,7 +173,8 @@ class Engine:
                 size = int.from_bytes(data[position + 2 : position + 4], "big")
                 head = position + 8
                 if size < 126:
-                    self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
+                    if self._header_is_fine(first, second, 0):
+                        self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
                     break
             else:
                 if left < 14:
@@ -182,7 +184,8 @@ class Engine:
                 size = int.from_bytes(data[position + 2 : position + 10], "big")
                 head = position + 14
                 if size < 65536 or size >> 63:
-                    self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
+                    if self._header_is_fine(first, second, 0):
+                        self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
                     break
             if (
                 (first == 0x81 or first == 0x82)

@@ -7,7 +7,7 @@ does not depend on how complicated it is.
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -61,7 +61,7 @@ class _Call(_In, tag="call", kw_only=True, frozen=True):
     room: str
     method: str
     data: Raw = Raw()  # absent; `Raw | None` would take nothing but null
-    timeout: float | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class _Presence(_In, tag="presence", kw_only=True, frozen=True):

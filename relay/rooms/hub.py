@@ -57,11 +57,13 @@ class Hub:
             rule, handler = owner
             room = Room(self, name, rule, handler, self.new_epoch())
             self.rooms[name] = room
+            room.holds += 1  # the plugin may use the room while it opens it
             try:
                 handler.opened(room)
             except BaseException:  # the plugin will not have it: there is no room
                 del self.rooms[name]
                 raise
+            room.holds -= 1
         return room
 
     def free_if_empty(self, room: Room) -> None:

@@ -6,6 +6,7 @@ Not here: bytes on the wire (net/link owns the socket and the outbox's flush), f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from relay.auth.tokens import Identity
@@ -90,7 +91,7 @@ class Connection:
                 )
             )
         )
-        for room in (self.home, *self.identity.grants.join_at_start):
+        for room in dict.fromkeys((self.home, *self.identity.grants.join_at_start)):
             if room and self.closing is None:
                 try:
                     requests.join(self, Join(room, last=last if room == self.home else 0), at_start=True)
@@ -121,10 +122,10 @@ class Connection:
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
         joined = self.hub.joined.get(self)
-        if joined is None:
+        membership = joined.get(self.home) if joined is not None else None
+        if membership is None:
             self.publish(Publish(self.home, data))
             return
-        membership = joined[self.home]
         room = membership.room
         handler = room.handler
         if handler.message_is_async or not membership.may_publish:
@@ -166,7 +167,7 @@ class Connection:
         message = Message(name, command.data, self.subject, command.channel, command.key, command.to, command.echo)
         handler = room.handler
         if handler.message_is_async or (self.joining is not None and name in self.joining):
-            self.later(name, command.channel, lambda: self._publish_later(room, message, command.id))
+            requests.later_in(self, room, command.channel, lambda: self.publish_later(room, message, command.id))
             return
         if command.id is None:
             handler.message(room, self, message)
@@ -245,16 +246,16 @@ class Connection:
 
     # Work that waits.
 
-    def later(self, room: str, channel: str | None, job: Job) -> None:
+    def later(self, room: str, channel: str | None, job: Job, dropped: Callable[[], None] | None = None) -> None:
         """Puts work into the queue of a channel; what is asked of a room that is being joined waits in that join's
-        queue.
+        queue. `dropped`: see `Work.put`.
         """
         if self.joining is not None and room in self.joining:
             channel = "default"
         if self.work is None:
             limit = self.services.config.limits.requests_waiting
             self.work = Work(self.services.spawn, limit, self.wire.hold)
-        self.work.put(channel or "default", job)
+        self.work.put(channel or "default", job, dropped)
 
     async def _again(self, command: Command) -> None:
         if self.closing is None:
@@ -263,7 +264,7 @@ class Connection:
             except Refused as refused:
                 self.refuse(refused.request, refused)
 
-    async def _publish_later(self, room: Room, message: Message, request: RequestId) -> None:
+    async def publish_later(self, room: Room, message: Message, request: RequestId) -> None:
         try:
             await room.handler.later("on_message", room, self, message)
         except Refused as refused:

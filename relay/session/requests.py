@@ -14,6 +14,7 @@ from relay.model import Message, Payload
 from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish
 from relay.protocols.names import check_room_name
 from relay.rooms.room import Room
+from relay.session.work import Job
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
@@ -48,14 +49,14 @@ def join(connection: Connection, command: Join, *, at_start: bool = False) -> No
             _join_later(connection, command, room)
             return
         handler.join(room, connection)
-        _joined(connection, command, room)
+        if connection.closing is None:  # the plugin may have closed it
+            _joined(connection, command, room)
     finally:
         connection.hub.free_if_empty(room)
 
 
 def _join_later(connection: Connection, command: Join, room: Room) -> None:
     name = room.name
-    room.holds += 1
     if connection.joining is None:
         connection.joining = {}
     connection.joining[name] = 1
@@ -71,13 +72,11 @@ def _join_later(connection: Connection, command: Join, room: Room) -> None:
             else:
                 connection.refuse(command.id, refused)
         finally:
-            room.holds -= 1
             assert connection.joining is not None
             connection.joining.pop(name, None)
             connection.joining = connection.joining or None
-            connection.hub.free_if_empty(room)
 
-    connection.later(name, "default", decide)
+    later_in(connection, room, "default", decide)
 
 
 def _joined(connection: Connection, command: Join, room: Room) -> None:
@@ -165,6 +164,19 @@ def _let_go(connection: Connection, room: Room) -> None:
     connection.hub.free_if_empty(room)
 
 
+def later_in(connection: Connection, room: Room, channel: str | None, job: Job) -> None:
+    """`Connection.later`, with the room held open until the job is done or called off."""
+    room.holds += 1
+
+    async def held() -> None:
+        try:
+            await job()
+        finally:
+            _let_go(connection, room)
+
+    connection.later(room.name, channel, held, lambda: _let_go(connection, room))
+
+
 def removed(connection: Connection, room: Room, why: str) -> None:
     """A plugin, or a new token, takes the connection out of a room."""
     depart(connection, room)
@@ -194,18 +206,7 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
         room = connection.hub.open(name)
         try:
             if room.handler.message_is_async:
-                room.holds += 1
-
-                async def publish() -> None:
-                    try:
-                        await room.handler.later("on_message", room, connection, message)
-                        connection.ok(command.id, {"offset": room.offset})
-                    except Refused as refused:
-                        connection.refuse(command.id, refused)
-                    finally:
-                        _let_go(connection, room)
-
-                connection.later(name, command.channel, publish)
+                later_in(connection, room, command.channel, lambda: connection.publish_later(room, message, command.id))
                 return
             room.handler.message(room, connection, message)
             connection.ok(command.id, {"offset": room.offset})
@@ -237,7 +238,7 @@ def call(connection: Connection, command: Call) -> None:
         except Refused as refused:
             connection.refuse(command.id, refused)
 
-    connection.later(name, None, ask)
+    later_in(connection, room, None, ask)
 
 
 def _answer_call(connection: Connection, command: Call, answer: Any) -> None:

@@ -28,32 +28,34 @@ class Work:
         self._spawn = spawn
         self._capacity = capacity
         self._changed = changed
-        self._queues: dict[str, deque[Job]] = {}
+        self._queues: dict[str, deque[tuple[Job, Callable[[], None] | None]]] = {}
         self._scopes: set[trio.CancelScope] = set()
         self.full = False
 
-    def put(self, channel: str, job: Job) -> None:
+    def put(self, channel: str, job: Job, dropped: Callable[[], None] | None = None) -> None:
         """Queues a job; it must raise nothing. Never waits: at capacity `changed(True)` asks the connection to stop
-        reading.
+        reading. `dropped` is called in place of a job that is called off before it has begun.
         """
         queue = self._queues.get(channel)
         if queue is None:
             queue = self._queues[channel] = deque()
-            queue.append(job)
+            queue.append((job, dropped))
             self._spawn(lambda: self._drain(channel, queue))
         else:
-            queue.append(job)
+            queue.append((job, dropped))
         if len(queue) >= self._capacity and not self.full:
             self.full = True
             self._changed(True)
 
-    async def _drain(self, channel: str, queue: deque[Job]) -> None:
+    async def _drain(self, channel: str, queue: deque[tuple[Job, Callable[[], None] | None]]) -> None:
         scope = trio.CancelScope()
         self._scopes.add(scope)
         try:
             with scope:
                 while queue:
-                    await queue[0]()  # it counts as waiting until it is done
+                    job = queue[0][0]
+                    queue[0] = job, None  # from now on it cleans up after itself
+                    await job()  # it counts as waiting until it is done
                     if not queue:  # the work was called off meanwhile
                         break
                     queue.popleft()
@@ -67,8 +69,12 @@ class Work:
 
     def cancel(self) -> None:
         """Ends all work; what was queued is forgotten."""
-        for queue in self._queues.values():
-            queue.clear()
+        queues = list(self._queues.values())
         self._queues.clear()
         for scope in self._scopes:
             scope.cancel()
+        for queue in queues:
+            dropped = [called_off for _, called_off in queue if called_off is not None]
+            queue.clear()
+            for called_off in dropped:
+                called_off()
