@@ -183,6 +183,7 @@ class JwksCache:
         self, settings: schema.JWKS, base: KeySet | None = None, *, jitter: Callable[[], float] = random.random
     ) -> None:
         """`base` are keys that are always there. `jitter` gives numbers in [0, 1)."""
+        self._url = settings.url
         self._base = base or KeySet()
         self._fetched = KeySet()
         self._jitter = jitter
@@ -247,6 +248,16 @@ class JwksCache:
         self._last_error = why
         pause = self._cooldown * 2.0 ** min(self._failures_in_a_row - 1, 30)
         self._plan(min(pause * (1.0 + 0.5 * self._jitter()), self._refresh))
+
+    def inherit(self, previous: JwksCache) -> None:
+        """Start with the keys that `previous` fetched from the same URL: a reload must not shut out those they verify.
+
+        A fetch stays due at once. Keys of another URL are not taken over.
+        """
+        if previous._url == self._url:
+            self._fetched = previous._fetched
+            self._fetched_at = previous._fetched_at
+            self.keys = self._base + self._fetched
 
     def statistics(self) -> JwksStatistics:
         return JwksStatistics(

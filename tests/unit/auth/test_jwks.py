@@ -294,6 +294,23 @@ def test_two_fetches_never_begin_within_the_cooldown(steps: list[tuple[float, st
         assert keys.due(now) <= 300.0 + 1e-6
 
 
+def test_a_reload_goes_on_with_the_keys_of_the_same_url_only() -> None:
+    before = cache()
+    before.begin(0.0)
+    before.succeed(DOCUMENT, 0.0)
+    base = KeySet([VerificationKey.make("dev", "HS256", b"x" * 32)])
+    after = JwksCache(schema.JWKS(url=SETTINGS.url, refresh=60.0), base)
+    after.inherit(before)
+    assert after.knows("r")
+    assert after.knows("dev")
+    assert after.knows(None)
+    assert after.due(0.0) == 0.0
+    elsewhere = JwksCache(schema.JWKS(url="https://other.example"))
+    elsewhere.inherit(before)
+    assert not elsewhere.knows("r")
+    assert not elsewhere.knows(None)
+
+
 def test_settings_of_zero_do_not_make_a_loop_that_never_rests() -> None:
     keys = JwksCache(schema.JWKS(url="https://keys.example", refresh=0.0, cooldown=0.0), jitter=lambda: 0.9)
     keys.begin(5.0)
