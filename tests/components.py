@@ -105,42 +105,51 @@ def _autobahn() -> tuple[Path, dict[str, str]]:
     folder = next((place / "autobahn" for place in places if (place / "autobahn" / "run.sh").exists()), None)
     if folder is None:
         raise Missing("the Autobahn test-suite was not found; set RELAY_TOOLS to the folder that holds autobahn/run.sh")
-    environment = {**os.environ, "AB_VENV": str(CACHE / "autobahn")}
-    if not (CACHE / "autobahn" / "bin" / "wstest").exists():
-        _build_autobahn(folder, environment)
+    home = CACHE / "autobahn"
+    environment = {**os.environ, "AB_VENV": str(home)}
+    loads = [str(home / "bin" / "python"), "-c", "import autobahntestsuite.case"]
+    if not _succeeds(loads):
+        _build_autobahn(folder, home, environment)
+        _run(loads, "the Autobahn test-suite was built, but does not load")
     return folder, environment
 
 
-def _build_autobahn(folder: Path, environment: dict[str, str]) -> None:
+def _build_autobahn(folder: Path, home: Path, environment: dict[str, str]) -> None:
     python = _python_2()
     if python is None:
         raise Missing(
             "the Autobahn test-suite needs a CPython 2.7 (pyenv install 2.7.18); the conformance run was left out"
         )
-    CACHE.mkdir(parents=True, exist_ok=True)
-    environment = {**environment, "PY2": python}
-    if subprocess.run([python, "-m", "virtualenv", "--version"], capture_output=True, check=False).returncode:
+    with_virtualenv = dict(environment)
+    if not _succeeds([python, "-m", "virtualenv", "--version"]):
         tools = CACHE / "virtualenv-for-python-2"
         install = [python, "-m", "pip", "install", "--quiet", "--target", str(tools), VIRTUALENV_FOR_PYTHON_2]
         _run(install, "pip could not install virtualenv for CPython 2.7")
-        environment["PYTHONPATH"] = str(tools)
-    shutil.rmtree(CACHE / "autobahn", ignore_errors=True)
-    _run(["bash", str(folder / "setup.sh")], "the Autobahn test-suite could not be built", environment)
+        with_virtualenv["PYTHONPATH"] = str(tools)
+    shutil.rmtree(home, ignore_errors=True)
+    # Made here, because what setup.sh installs must not take virtualenv's own dependencies for its own.
+    _run([python, "-m", "virtualenv", "--quiet", str(home)], "no environment for CPython 2.7", with_virtualenv)
+    setup = ["bash", str(folder / "setup.sh")]
+    _run(setup, "the Autobahn test-suite could not be built", {**environment, "PY2": python})
 
 
 def _python_2() -> str | None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for python in (*map(str, sorted(pyenv.glob("2.7.*/bin/python2.7"))), _which("python2.7") or ""):
-        if (
-            python
-            and not subprocess.run([python, "-c", "import ssl, zlib"], capture_output=True, check=False).returncode
-        ):
+        if python and _succeeds([python, "-c", "import ssl, zlib"]):
             return python
     return None
 
 
 def _which(*names: str) -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return not subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+    except OSError:
+        return False
 
 
 def _apt_install(*packages: str) -> None:
