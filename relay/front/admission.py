@@ -55,7 +55,8 @@ class Admission:
         counters = self.services.counters
         limit = self.services.config.limits.pending_handshakes
         while limit and counters.pending >= limit:
-            self._room = trio.Event()
+            if self._room.is_set():  # else another listener waits already, for the same event
+                self._room = trio.Event()
             await self._room.wait()
 
     async def serve(self, sock: socket.socket, address: str) -> None:
@@ -72,7 +73,8 @@ class Admission:
                 key = self.state.addresses.enter(address, trio.current_time())
             except Rejected as rejected:
                 # Saying why costs a TLS handshake; under a flood that is not to be had.
-                if counters.pending > self.services.config.limits.pending_handshakes // 2:
+                most = self.services.config.limits.pending_handshakes
+                if most and counters.pending > most // 2:
                     counters.rejected[rejected.code] += 1
                     return
                 refusal = rejected
@@ -126,18 +128,19 @@ class Admission:
         """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
         config = self.services.config
         counters = self.services.counters
-        unsent = config.outbox.unsent_bytes
         try:
             sock.setblocking(False)
-            if self.state.certificates is None:
-                return Transport(sock, unsent_bytes=unsent)
-            context = self.state.certificates.context
-            tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = Transport(tls, unsent_bytes=unsent)
+            if self.state.certificates is not None:
+                context = self.state.certificates.context
+                sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes)
         except (OSError, ValueError):  # it was gone before we began
             counters.tls_failures["eof"] += 1
+            sock.close()
             await trio.lowlevel.checkpoint()
             return None
+        if not transport.tls:
+            return transport
         try:
             with trio.move_on_after(config.timeouts.tls) as deadline:
                 await transport.do_handshake()

@@ -197,6 +197,8 @@ class Transport:
 
 def lost(error: OSError) -> Lost:
     """What the operating system or OpenSSL said, in a word or two."""
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):  # told apart from what is wrong with the TLS
+        return Lost("the client has ended")
     if isinstance(error, ssl.SSLError):
         return Lost(f"TLS: {error.reason or error.__class__.__name__}")
     if error.errno in _GONE:
