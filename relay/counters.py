@@ -15,10 +15,8 @@ class Counters:
 
     __slots__ = (
         "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes",
-        "http_requests",
-        "messages_in", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "refused", "rejected",
-        "reloads", "slowed",
-        "tls_failures", "writes",
+        "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls",
+        "refused", "rejected", "reloads", "slowed", "tls_failures", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,6 +34,7 @@ class Counters:
         self.bytes_in = 0
         self.bytes_out = 0
         self.writes = 0  # writes to sockets; messages per write tells how much coalescing there is
+        self.paused = 0  # times a producer was not read because a reader could not keep up
         self.slowed = 0  # times reading from a connection was put off because of its rates
         self.refused: dict[str, int] = defaultdict(int)  # requests refused on live connections, by code
         self.dropped: dict[tuple[str, str], int] = defaultdict(int)  # messages dropped, by (channel, reason)

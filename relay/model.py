@@ -131,7 +131,7 @@ class Message:
     of one room, from 1; it is 0 while the message was not published.
     """
 
-    __slots__ = ("at", "channel", "data", "echo", "key", "offset", "room", "sender", "to")
+    __slots__ = ("at", "channel", "data", "echo", "expires", "key", "offset", "room", "sender", "to")
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class Message:
         echo: bool = False,
         offset: int = 0,
         at: float = 0.0,
+        expires: float = 0.0,
     ) -> None:
         self.room = room
         self.data = data
@@ -154,6 +155,7 @@ class Message:
         self.echo = echo
         self.offset = offset
         self.at = at
+        self.expires = expires
 
     def __repr__(self) -> str:
         return f"<Message {self.room}#{self.offset} from {self.sender} {self.data!r}>"

@@ -199,8 +199,8 @@ class Server:
                             "listening",
                             extra={
                                 "fields": {
-                                    "addresses": running.addresses,
-                                    "internal": running.internal_addresses,
+                                    "addresses": _shown(running.addresses),
+                                    "internal": _shown(running.internal_addresses),
                                     "version": __version__,
                                 }
                             },
@@ -256,6 +256,8 @@ class Server:
                 extra={"fields": {"problems": [str(one) for one in error.problems]}},
             )
             return False
+        if rules.jwks is not None and self.state.rules.jwks is not None:
+            rules.jwks.inherit(self.state.rules.jwks)  # valid users stay valid if the issuer is down just now
         old, new = self.config, loaded.config
         kept = [
             name
@@ -317,6 +319,10 @@ class Server:
                 wheel.turn(trio.current_time())
             except Exception:
                 log.exception("bug in a heartbeat")
+
+
+def _shown(addresses: list[tuple[str, int]]) -> str:
+    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
 
 
 def _name(sock: socket.socket) -> tuple[str, int]:

@@ -204,6 +204,13 @@ class Limits(Table, frozen=True):
     message_bytes: Annotated[int, about("Largest message from a client, bytes; beyond it close code 1009.", ge=1)] = (
         65536
     )
+    parted_message_bytes: Annotated[
+        Bytes, about("Largest message a relay.v1 client may send in parts, bytes; 0: none may.")
+    ] = 16777216
+    parted_bytes: Annotated[Bytes, about("Bytes of messages in parts that are not whole yet, of one connection.")] = (
+        16777216
+    )
+    parted_streams: Annotated[Count, about("Messages in parts that one connection may be sending at once.")] = 8
     fragments: Annotated[int, about("Most fragments in a message; beyond it close code 1009.", ge=1)] = 1024
     control_frames: Annotated[
         float, about("Pings and pongs a second from one client; beyond it close code 1008.", ge=0)
@@ -246,6 +253,10 @@ class Timeouts(Table, frozen=True):
     close: Annotated[
         Seconds, about("For what is queued and the close handshake to get through when a connection ends.")
     ] = 5.0
+    part: Annotated[
+        Seconds, about("Between two parts of one message from a client; then what came of it is dropped.")
+    ] = 30.0
+    parted_message: Annotated[Seconds, about("For a whole message in parts from a client.")] = 600.0
     hook: Annotated[Seconds, about("For one asynchronous plugin hook.")] = 10.0
 
 
@@ -284,6 +295,24 @@ class Outbox(Table, frozen=True):
         float,
         about("Largest share of the bytes sent that urgent messages take while others wait.", gt=0, lt=1),
     ] = 0.8
+    part_bytes: Annotated[
+        int,
+        about(
+            "A message larger than this goes to relay.v1 clients in parts of this size, so that others pass between.",
+            ge=1024,
+            le=65536,
+        ),
+    ] = 16384
+    pace_bulk: Annotated[
+        bool,
+        about("Keep no more bulk in flight than the path holds without a queue (Linux: TCP_INFO)."),
+    ] = True
+    pause_timeout: Annotated[
+        Seconds,
+        about(
+            "Seconds that publishers wait for a reader whose channel has overflow 'pause'; then it is closed (4208)."
+        ),
+    ] = 10.0
 
 
 class Channel(Table, frozen=True):
@@ -296,10 +325,11 @@ class Channel(Table, frozen=True):
     weight: Annotated[int, about("Share among the fair channels.", ge=1, le=1000)] = 1
     capacity: Annotated[int, about("Bytes that may wait in it for one client.", ge=1024)] = 1048576
     overflow: Annotated[
-        Literal["close", "drop_oldest", "drop_newest", "latest"],
+        Literal["close", "drop_oldest", "drop_newest", "latest", "pause"],
         about(
-            "At capacity: close the connection (4208), drop the oldest or the newest message and say `gap`, or keep "
-            "the latest message of each key and drop the oldest."
+            "At capacity: close the connection (4208); drop the oldest or the newest message and say `gap`; keep the "
+            "latest message of each key and drop the oldest; or pause: read its publishers no further until half is "
+            "sent, and drop the newest at twice the capacity."
         ),
     ] = "close"
 
@@ -310,7 +340,7 @@ def default_channels() -> dict[str, Channel]:
         "urgent": Channel(priority="urgent", capacity=262144, overflow="close"),
         "default": Channel(weight=8, capacity=1048576, overflow="close"),
         "state": Channel(weight=4, capacity=262144, overflow="latest"),
-        "bulk": Channel(weight=1, capacity=4194304, overflow="drop_newest"),
+        "bulk": Channel(weight=1, capacity=4194304, overflow="pause"),
     }
 
 

@@ -28,6 +28,7 @@ class Overflow(enum.Enum):
     DROP_OLDEST = "drop_oldest"
     DROP_NEWEST = "drop_newest"
     LATEST = "latest"
+    PAUSE = "pause"
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,6 +61,7 @@ class Channels:
         self._by_name: Final = {lane.name: lane for lane in self.lanes}
         self.control: Final = self._by_name[self.CONTROL].index
         self.default: Final = self._by_name["default"].index
+        self.urgent_mask: Final = sum(1 << lane.index for lane in self.lanes if lane.priority is not Priority.FAIR)
         self.names: Final = tuple(lane.name for lane in self.lanes)
 
     def index(self, name: str) -> int:

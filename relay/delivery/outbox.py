@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from relay.delivery.channels import Channels, Lane, Overflow, Priority
+from relay.delivery.channels import Channels, Lane, Priority
+from relay.delivery.parts import Parts, Sending
+from relay.delivery.waiting import Waiting
 from relay.model import Message
 
 ROUND: Final = 65536  # bytes of which urgent lanes may take their share at once
+PART_BYTES: Final = 16384  # of one part with its header, unless the owner says less
 QUANTUM: Final = 2048  # bytes a fair lane of weight 1 earns each turn
 
 
@@ -30,6 +33,12 @@ class Owner(Protocol):
     def overflowed(self, lane: Lane) -> None:
         """A lane whose policy is `close` was full: the connection must end. The frame was not queued."""
 
+    def congested(self, lane: Lane) -> None:
+        """A lane whose policy is `pause` is over its capacity: whoever put this into it should be slowed."""
+
+    def relieved(self, lane: Lane) -> None:
+        """It is down to half its capacity."""
+
 
 class Tick:
     """The connections that somebody put something for since the last flush; one object for the whole process.
@@ -37,10 +46,11 @@ class Tick:
     While a tick runs (`running`), its end flushes them. Put at any other time, `wake` sees to it.
     """
 
-    __slots__ = ("running", "touched", "wake")
+    __slots__ = ("now", "running", "touched", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.touched: list[Owner] = []
+        self.now = 0.0  # when this tick began, in seconds of the monotonic clock
         self.running = False
         self.wake = wake
 
@@ -64,55 +74,12 @@ class Drop:
         self.first, self.last, self.count = first, last, 1
 
 
-class Waiting:
-    """What waits in one lane. `notes` goes along with `frames` only where the policy must know what it drops."""
-
-    __slots__ = ("bit", "bytes", "capacity", "deficit", "frames", "lane", "notes", "plain")
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.bit = 1 << lane.index
-        self.capacity = lane.capacity
-        self.frames: list[bytes] = []
-        self.notes: list[Message | None] = []
-        self.plain = lane.overflow in (Overflow.CLOSE, Overflow.DROP_NEWEST)
-        self.bytes = 0
-        self.deficit = 0
-
-    def pop(self, limit: int, share: int, into: list[bytes]) -> int:
-        """Moves whole frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit`
-        only as the first of all. Returns their bytes.
-        """
-        frames = self.frames
-        size = self.bytes
-        share = min(share, limit)
-        if size <= share:
-            into += frames
-            frames.clear()
-            self.notes.clear()
-            self.bytes = 0
-            return size
-        if into and len(frames[0]) > limit:
-            return 0
-        taken = len(frames[0])
-        count = 1
-        while taken < size and (more := taken + len(frames[count])) <= share:
-            taken = more
-            count += 1
-        into += frames[:count]
-        del frames[:count]
-        if not self.plain:
-            del self.notes[:count]
-        self.bytes = size - taken
-        return taken
-
-
 class Outbox:
     """Bounded in bytes, per channel."""
 
     __slots__ = (
-        "_scheduled", "_turn", "_urgent_left", "channels", "drops", "lanes", "owner", "queue", "tick", "touched",
-        "urgent_quota", "waiting",
+        "_scheduled", "_streams", "_turn", "_urgent_left", "channels", "drops", "has_urgent", "lanes", "owner",
+        "part_bytes", "queue", "tick", "touched", "urgent_quota", "waiting",
     )  # fmt: skip
 
     def __init__(self, channels: Channels, owner: Owner, tick: Tick, urgent_share: float = 0.8) -> None:
@@ -120,23 +87,25 @@ class Outbox:
         self.owner = owner
         self.tick = tick
         self.queue = tick.touched
-        self.lanes: list[Waiting | None] = [None] * len(
-            channels
-        )  # made when first used: most connections need one or two
+        # Made when first used: most connections need one or two.
+        self.lanes: list[Waiting | None] = [None] * len(channels)
         self.waiting = 0  # bit set of the lanes that hold something
         self.touched = False
-        self.drops: dict[tuple[str, str], Drop] | None = None
+        self.drops: dict[tuple[str, str, str], Drop] | None = None  # by (room, channel, reason)
         self.urgent_quota = int(ROUND * urgent_share)
         self._urgent_left = self.urgent_quota
         self._turn = 0
+        self._streams = 0
+        self.part_bytes = PART_BYTES
+        self.has_urgent = False  # something urgent was sent to this client before, so more may come at any time
         self._scheduled = False  # lanes compete, or did: some may owe something
 
     def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
         """Queues a whole frame in a lane. Never waits; what does not fit is treated as the lane's policy says."""
         lane = self.lanes[index] or self._open(index)
         size = lane.bytes + len(frame)
-        if size > lane.capacity or not lane.plain:
-            if not self._fit(lane, frame, message):
+        if size > lane.capacity or not lane.plain or (message is not None and message.expires):
+            if not lane.put(frame, message):
                 return
         else:
             lane.frames.append(frame)
@@ -144,6 +113,15 @@ class Outbox:
         self.waiting |= lane.bit
         if not self.touched:
             self.touch()
+
+    def put_parts(self, index: int, parts: Parts, message: Message) -> None:
+        """Queues a message that leaves in parts."""
+        lane = self.lanes[index] or self._open(index)
+        if lane.put(Sending(parts, self._streams), message):
+            self._streams = (self._streams + 1) & 0xFFFFFFFF
+            self.waiting |= lane.bit
+            if not self.touched:
+                self.touch()
 
     def touch(self) -> None:
         """Asks for a flush at the end of this tick."""
@@ -158,56 +136,35 @@ class Outbox:
         return sum(lane.bytes for lane in self.lanes if lane is not None)
 
     def _open(self, index: int) -> Waiting:
-        lane = self.lanes[index] = Waiting(self.channels.lanes[index])
+        rule = self.channels.lanes[index]
+        lane = self.lanes[index] = Waiting(rule, self)
+        if rule.priority is Priority.URGENT:
+            self.has_urgent = True
         return lane
 
-    def _fit(self, lane: Waiting, frame: bytes, message: Message | None) -> bool:
-        """The overflow policies. True: the frame is queued."""
-        overflow = lane.lane.overflow
-        size = len(frame)
-        if lane.plain and lane.bytes + size > lane.capacity:
-            if overflow is Overflow.CLOSE:
-                self.owner.overflowed(lane.lane)
-            else:
-                self._dropped(lane.lane, message)
-            return False
-        if size > lane.capacity:
-            self._dropped(lane.lane, message)
-            return False
-        if overflow is Overflow.LATEST and message is not None and message.key is not None:
-            for place, note in enumerate(lane.notes):
-                if note is not None and note.key == message.key and note.room == message.room:
-                    grown = lane.bytes + size - len(lane.frames[place])
-                    if grown <= lane.capacity:
-                        # The newer value takes the old one's place in the queue, so no key is starved by its changes.
-                        lane.bytes = grown
-                        lane.frames[place] = frame
-                        lane.notes[place] = message
-                        return True
-                    lane.bytes -= len(lane.frames.pop(place))  # it outgrew its place, and joins the end
-                    del lane.notes[place]
-                    break
-        while lane.bytes + size > lane.capacity:
-            lane.bytes -= len(lane.frames.pop(0))
-            self._dropped(lane.lane, lane.notes.pop(0))
-        lane.frames.append(frame)
-        if not lane.plain:
-            lane.notes.append(message)
-        lane.bytes += size
-        return True
+    # What the lanes tell.
 
-    def _dropped(self, lane: Lane, message: Message | None) -> None:
+    def dropped(self, lane: Lane, message: Message | None, reason: str) -> None:
         room, offset = (message.room, message.offset) if message is not None else ("", 0)
         if self.drops is None:
             self.drops = {}
-        drop = self.drops.get((room, lane.name))
+        drop = self.drops.get((room, lane.name, reason))
         if drop is None:
-            self.drops[room, lane.name] = Drop(offset, offset)
+            self.drops[room, lane.name, reason] = Drop(offset, offset)
         else:
             drop.count += 1
             drop.first, drop.last = min(drop.first, offset), max(drop.last, offset)
         if not self.touched:
             self.touch()
+
+    def overflowed(self, lane: Lane) -> None:
+        self.owner.overflowed(lane)
+
+    def congested(self, lane: Lane) -> None:
+        self.owner.congested(lane)
+
+    def relieved(self, lane: Lane) -> None:
+        self.owner.relieved(lane)
 
     def take(self, limit: int) -> bytes:
         """What goes next, joined: whole frames up to `limit` bytes, or one frame that is larger. b"" when nothing
@@ -220,25 +177,53 @@ class Outbox:
         if waiting & (waiting - 1) == 0:  # one lane: nothing to schedule
             lane: Waiting = self.lanes[waiting.bit_length() - 1]  # type: ignore[assignment]
             frames = lane.frames
-            if lane.bytes <= limit:  # `pop` written out: this is what nearly every flush finds
-                joined = frames[0] if len(frames) == 1 else b"".join(frames)
+            if lane.timed:
+                self._expire()
+                if not frames:
+                    return b""
+            if (
+                lane.bytes <= limit and not lane.streams and not lane.congested
+            ):  # `pop` written out: this is what nearly every flush finds
+                joined: bytes = frames[0] if len(frames) == 1 else b"".join(frames)  # type: ignore[assignment,arg-type]
                 frames.clear()
                 lane.bytes = self.waiting = 0
                 if not lane.plain:
                     lane.notes.clear()
+                    lane.timed = 0
                 if self._scheduled:
                     self._forgive()
                 return joined
-            lane.pop(limit, limit, taken)
+            lane.pop(limit, limit, taken, self.part_bytes)
             if not frames:
                 self.waiting = 0
             return taken[0] if len(taken) == 1 else b"".join(taken)
         self._scheduled = True
+        self._expire()
         while self.waiting and (moved := self._next(limit, taken)):
             limit -= moved
         if not self.waiting:
             self._forgive()
         return b"".join(taken)
+
+    def take_urgent(self, limit: int) -> bytes:
+        """As `take`, but of strict and urgent lanes alone."""
+        taken: list[bytes] = []
+        self._expire()
+        for lane in self.lanes:
+            if lane is None or not lane.frames or lane.lane.priority is Priority.FAIR:
+                continue
+            while lane.frames and (moved := lane.pop(limit, limit, taken, self.part_bytes)):
+                limit -= moved
+            self._served(lane, 0)
+        return b"".join(taken)
+
+    def _expire(self) -> None:
+        """Lets go of what is too old, before anything is sent in vain."""
+        for lane in self.lanes:
+            if lane is not None and lane.timed:
+                lane.expire(self.tick.now)
+                if not lane.frames:
+                    self.waiting &= ~lane.bit
 
     def _next(self, limit: int, taken: list[bytes]) -> int:
         """Serves one lane. Returns the bytes moved; 0: what goes next does not fit any more."""
@@ -248,7 +233,7 @@ class Outbox:
                 continue
             rank = lane.lane.priority
             if rank is Priority.STRICT:
-                return self._served(lane, lane.pop(limit, limit, taken))
+                return self._served(lane, lane.pop(limit, limit, taken, self.part_bytes))
             if rank is Priority.URGENT:
                 urgent = urgent or lane
             else:
@@ -257,9 +242,9 @@ class Outbox:
             return self._next_fair(limit, taken)
         if fair is None:
             self._urgent_left = self.urgent_quota
-            return self._served(urgent, urgent.pop(limit, limit, taken))
+            return self._served(urgent, urgent.pop(limit, limit, taken, self.part_bytes))
         if self._urgent_left > 0:
-            moved = urgent.pop(limit, self._urgent_left, taken)
+            moved = urgent.pop(limit, self._urgent_left, taken, self.part_bytes)
             self._urgent_left -= moved
             return self._served(urgent, moved)
         moved = self._next_fair(limit, taken)
@@ -278,7 +263,7 @@ class Outbox:
                 if lane.deficit <= 0:  # it still owes for a frame larger than its share
                     self._turn = (self._turn + 1) % len(lanes)
                     continue
-            moved = lane.pop(limit, lane.deficit, taken)
+            moved = lane.pop(limit, lane.deficit, taken, self.part_bytes)
             lane.deficit -= moved
             if lane.deficit <= 0 or not lane.frames:
                 self._turn = (self._turn + 1) % len(lanes)
@@ -311,12 +296,13 @@ def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Messa
     cost.
     """
     size = len(frame)
+    timed = message.expires > 0
     box = None
     for box in outboxes:
         if box is skip:
             continue
         lane = box.lanes[index]
-        if lane is None or not lane.plain or lane.bytes + size > lane.capacity:
+        if lane is None or not lane.plain or timed or lane.bytes + size > lane.capacity:
             box.put(index, frame, message)
             continue
         lane.frames.append(frame)

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from relay.auth.refusals import UnknownKey
+from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import Rejected
@@ -237,10 +237,7 @@ class Admission:
         """Raises Rejected 401; 503 where keys could not be fetched in time."""
         rules = self.state.rules
         if upgrade.token is None:
-            raise Rejected(
-                401, "token_missing", "a token is needed: Authorization: Bearer …, or the subprotocol bearer.…",
-                headers=(("WWW-Authenticate", "Bearer"),),
-            )  # fmt: skip
+            raise refuse("token_missing")
         try:
             return rules.verify(upgrade.token)
         except UnknownKey as unknown:
@@ -301,7 +298,7 @@ class Admission:
                     "seconds": round(time.time() - link.opened_at, 3),
                     "messages_in": connection.messages,
                     "bytes_in": link.bytes_in,
-                    "bytes_out": link.bytes_out,
+                    "bytes_out": link.writer.bytes_out,
                 }
             },
         )

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from relay.auth.refusals import UnknownKey
+from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.config.schema import Timeouts
 from relay.counters import Counters
@@ -21,6 +21,7 @@ from relay.net.head import Request
 from relay.net.http import HTTPConnection, Response
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
+from relay.ops.logs import lines_lost
 from relay.ops.metrics import Gauges, exposition
 from relay.rooms.hub import Hub
 
@@ -104,7 +105,7 @@ class Pages:
         token = find_token(request, token_in_query=rules.config.auth.token_in_query)
         await trio.lowlevel.checkpoint()
         if token is None:
-            raise Rejected(401, "token_missing", "a token is needed", headers=(("WWW-Authenticate", "Bearer"),))
+            raise refuse("token_missing")
         try:
             return rules.verify(token)
         except UnknownKey as unknown:
@@ -142,8 +143,8 @@ class Pages:
         for link in self.state.links:
             if not link.finished:
                 totals.bytes_in += link.bytes_in
-                totals.bytes_out += link.bytes_out
-                totals.writes += link.writes
+                totals.bytes_out += link.writer.bytes_out
+                totals.writes += link.writer.writes
                 totals.messages_in += link.connection.messages
         return totals
 
@@ -165,6 +166,7 @@ class Pages:
             certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},
             started_at=self.state.started_at,
             ready=self.state.ready,
+            log_lines_lost=lines_lost(),
         )
 
     def _counted(self, response: Response) -> Response:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig
@@ -52,8 +54,11 @@ class Rules:
         self.jwks: JwksCache | None = None
         self.fetcher: JwksFetcher | None = None
         if config.auth.jwks.url:
-            cache = self.jwks = JwksCache(config.auth.jwks, keys)
-            self.fetcher = JwksFetcher(cache, config.auth.jwks)
+            settings = config.auth.jwks
+            if settings.ca_file:
+                settings = msgspec.structs.replace(settings, ca_file=str(loaded.resolve(settings.ca_file)))
+            cache = self.jwks = JwksCache(settings, keys)
+            self.fetcher = JwksFetcher(cache, settings)
             self.verifier = Verifier(lambda: cache.keys, config.auth)
         else:
             self.verifier = Verifier(keys, config.auth)

@@ -1,8 +1,7 @@
-"""A connection's two ends put together: the socket, the engine that reads it, and the one owner of its write side.
+"""A connection's two ends put together: the socket, the engine that reads it, the writer.
 
-Not here: what messages mean (session), which frame goes next (outbox). The one rule: bytes leave in `flush` alone,
-within the credit: so much that the kernel has little unsent, and no more, because what it holds cannot be overtaken by
-anything urgent.
+Not here: what messages mean (session), how bytes leave (writer). The one rule: whatever ends a connection comes
+through `_finish`, once.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from typing import Final
 import trio
 
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Tick
 from relay.errors import CloseCode, CloseReason
 from relay.limits.pace import Pace
 from relay.net.poller import Poller
-from relay.net.transport import READ_SIZE, WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
+from relay.net.transport import READ_SIZE, Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
+from relay.net.writer import Writer
 from relay.protocols.frames import PING, PONG, close_frame, frame
-from relay.session.connection import Connection
+from relay.session.connection import Connection, Hold
 from relay.session.services import Services
 from relay.session.timers import Timer
 
@@ -37,10 +37,10 @@ class Link:
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_blocked", "_close_frame", "_credit", "_deadline", "_farewell_sent", "_full", "_held", "_pace",
-        "_poller", "_read", "_resume", "_slowed", "_special", "_started", "_unsent", "_watch", "_write", "bytes_in",
-        "bytes_out", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at",
-        "outbox", "pinged", "services", "slot", "transport", "writes",
+        "_awaits", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producers", "_read", "_resume",
+        "_slowed", "_started", "_waits_writable", "_watch", "bytes_in", "close_code", "close_reason", "connection",
+        "ended", "engine", "finished", "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport",
+        "writer",
     )  # fmt: skip
 
     connection: Connection
@@ -52,7 +52,8 @@ class Link:
         self.transport = transport
         self._poller = poller
         self.engine = Engine(self, limits)
-        self.outbox = Outbox(services.channels, self, tick, services.config.outbox.urgent_share)
+        self.writer = Writer(services, transport, self, tick)
+        self.outbox = self.writer.outbox
         self.ended = trio.Event()
         self.finished = False
         self.close_code = LOST
@@ -60,24 +61,20 @@ class Link:
         self.slot = 0
         self.opened_at = services.wall()
         self.heard = self.pinged = services.monotonic()
-        self._credit = transport.lowat
-        self._unsent: memoryview | bytes = b""
-        self._blocked = False  # waiting for "writable"
-        self._held = False  # not reading: plugins' work is queued up
+        self._waits_writable = False
+        self._held = Hold(0)  # not reading: for these reasons
         self._slowed = False  # not reading: ahead of its rate
         self._watch = (True, False)
         self._resume: Timer | None = None
         self._full: Lane | None = None  # it overflowed: the end, as soon as nobody is in the middle of something
-        self._close_frame: bytes | None = None
-        self._farewell_sent = False  # our close frame is out
+        self._producers: set[Connection] | None = None  # who waits for this client to read
+        self._patience: Timer | None = None
         self._awaits = True  # the client's close frame may still come
         self._started = False
         self._pace = Pace(services.message_rate, services.byte_rate)
         self._read = transport.read
         self._deadline: Timer | None = None
-        self._write = transport.write
-        self._special = False  # something is half sent, waited for, or ending: the usual flush is not enough
-        self.bytes_in = self.bytes_out = self.writes = 0
+        self.bytes_in = 0
 
     def start(self, early: bytes, last: int = 0) -> None:
         """From now on the poller drives this connection. `early` came behind the request head."""
@@ -113,7 +110,7 @@ class Link:
         except Lost as reason:
             self._lost(reason)
         except Exception:
-            self._bug()
+            self.bug()
 
     def _read_on(self, now: float) -> None:
         for _ in range(READS_PER_TURN):
@@ -134,7 +131,10 @@ class Link:
         if engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
             return
         pace = self._pace
+        services = self.services
+        services.producer = self.connection
         pace.messages += engine.feed(data, now)
+        services.producer = None
         pace.bytes += size
         if pace.messages >= pace.messages_step or pace.bytes >= pace.bytes_step:
             ahead, setting = pace.ahead(now)
@@ -162,15 +162,15 @@ class Link:
         self.heard = self.services.monotonic()  # its silence was our doing
         self._rewatch()
 
-    def hold(self, held: bool) -> None:
-        self._held = held
-        if not held:
+    def hold(self, reason: Hold, held: bool) -> None:
+        self._held = self._held | reason if held else self._held & ~reason
+        if not self._held:
             self.heard = self.services.monotonic()
         self._rewatch()
 
     def _rewatch(self) -> None:
         """Tells the poller what is waited for, when that has changed."""
-        watch = (not (self._held or self._slowed), self._blocked)
+        watch = (not (self._held or self._slowed), self._waits_writable)
         if watch != self._watch and not self.finished:
             self._watch = watch
             self._poller.watch(self.transport.fd, read=watch[0], write=watch[1])
@@ -194,102 +194,40 @@ class Link:
             self.connection.depart()
             self.outbox.clear()
             self._end_with(close_frame(CloseCode.NORMAL if code == NO_CODE else code))
-        elif self._farewell_sent and not self._unsent:
+        elif self.writer.last_sent and self.writer.idle:
             self._finish()
 
     def failed(self, reason: CloseReason) -> None:
         self._awaits = False
         self.connection.close(reason)
 
-    # Writing.
+    # Writing: what the writer asks and tells (net/writer.Keeper).
 
     def writable(self, now: float) -> None:
-        self._blocked = False
-        self._credit = self.transport.lowat
-        self._flush_rest()
-        self._rewatch()
+        self.writer.writable()
 
     def flush(self) -> None:
-        """One write of what waits, within the credit. The usual case, written out; `_flush_rest` has all others."""
-        outbox = self.outbox
-        outbox.touched = False
-        credit = self._credit
-        if self._special or credit <= 0 or outbox.drops:
-            self._flush_rest()
-            return
-        data = outbox.take(credit)
-        size = len(data)
-        if size <= WRITE_SIZE:
-            try:
-                sent = self._write(data) if size else 0
-            except WOULD_BLOCK:
-                sent = 0
-            except OSError as error:
-                self._lost(lost(error))
-                return
-            if sent == size:
-                self._credit = credit - size
-                self.bytes_out += size
-                self.writes += 1
-                if outbox.waiting:
-                    self._flush_rest()
-                return
-            self.bytes_out += sent
-            data = data[sent:]
-        self._unsent = data
-        self._flush_rest()
+        self.writer.flush()
 
-    def _flush_rest(self) -> None:
-        """As many writes as the credit allows; what is left waits for "writable"."""
+    def watch_writable(self, wanted: bool) -> None:
+        self._waits_writable = wanted
+        self._rewatch()
+
+    def settle(self) -> bool:
         if self._full is not None:
             self._close_for(self._full)
-        if self.finished or self._blocked:
-            return
-        outbox = self.outbox
-        if outbox.drops:
+        if self.outbox.drops:
             self.connection.tell_drops()
-        try:
-            while True:
-                if self._credit <= 0:
-                    self._credit = self.transport.room()
-                    if self._credit <= 0:
-                        self._blocked = True
-                        break
-                unsent = self._unsent or outbox.take(self._credit)
-                if not unsent:
-                    if self._close_frame is None:
-                        break
-                    unsent, self._close_frame = self._close_frame, None
-                    self._farewell_sent = True
-                self._unsent = unsent
-                sent = self.transport.send(unsent if len(unsent) <= WRITE_SIZE else memoryview(unsent)[:WRITE_SIZE])
-                if not sent:
-                    self._blocked = True
-                    break
-                self._credit -= sent
-                self.bytes_out += sent
-                self.writes += 1
-                self._unsent = b"" if sent == len(unsent) else memoryview(unsent)[sent:]
-        except Lost as reason:
-            self._lost(reason)
-            return
-        except Exception:
-            self._bug()
-            return
-        outbox.touched = False
-        self._special = self._blocked or self.connection.closing is not None
-        if self._blocked:
-            self._rewatch()
-        elif self._farewell_sent and not self._awaits:
-            self._said_all()
+        return not self.finished
 
-    def _said_all(self) -> None:
-        """Our close frame is out and no other will come. The server closes TCP first (RFC 6455 section 7.1.1).
+    def said_all(self) -> None:
+        """Our close frame is out. The server closes TCP first (RFC 6455 section 7.1.1), unless the client's is to come.
 
         If the client has broken a rule, more of what it sent may be on its way, and closing now would reset the
-        connection and
-        take our close frame with it: so only our half is closed, until the client's end or the deadline.
+        connection and take our close frame with it: so only our half is closed, until the client's end or the deadline.
         """
+        if self._awaits:
+            return
         if self.close_reason is None:
             self._finish()
         elif not self.transport.half_closed:
@@ -302,9 +240,7 @@ class Link:
         """
         if self._full is None and self.connection.closing is None:
             self._full = lane
-            self._special = True
-            if not self.outbox.touched:
-                self.outbox.touch()
+            self.writer.ask()
 
     def _close_for(self, lane: Lane) -> None:
         """What waits is dropped, because it would not get through before the deadline either."""
@@ -315,6 +251,33 @@ class Link:
             self.connection.close(
                 CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)
             )
+
+    def congested(self, lane: Lane) -> None:
+        """More waits for this client than its channel holds: who sends it waits too, for a while."""
+        producer = self.services.producer
+        if producer is None or producer is self.connection or self.connection.closing is not None:
+            return
+        if self._producers is None:
+            self._producers = set()
+            services = self.services
+            self._patience = services.timers.at(
+                services.monotonic() + services.config.outbox.pause_timeout, lambda: self._close_for(lane)
+            )
+        if producer not in self._producers:
+            self._producers.add(producer)
+            self.services.counters.paused += 1
+            producer.wait_for(self)
+
+    def relieved(self, lane: Lane) -> None:
+        self._let_producers_go()
+
+    def _let_producers_go(self) -> None:
+        if self._producers is not None:
+            producers, self._producers = self._producers, None
+            for producer in producers:
+                producer.waited_for(self)
+            if self._patience is not None:
+                self._patience.cancel()
 
     # The end.
 
@@ -328,15 +291,13 @@ class Link:
 
     def _end_with(self, last: bytes) -> None:
         services = self.services
-        self._close_frame = last
-        self._special = True
         if self._resume is not None:
             self._resume.cancel()
-        self._held = self._slowed = False
+        self._held = Hold(0)
+        self._slowed = False
         self._rewatch()
         self._deadline = services.timers.at(services.monotonic() + services.config.timeouts.close, self.abort)
-        if not self.outbox.touched:
-            self.outbox.touch()
+        self.writer.end_with(last)
 
     def beat(self, now: float) -> None:
         """A ping, if nothing has come for a whole period."""
@@ -362,27 +323,32 @@ class Link:
         if not self.finished:
             self._finish(aborted=True)
 
-    def _lost(self, reason: Lost) -> None:
-        if self.close_reason is None and self.connection.closing is None:
-            self.close_reason = CloseReason(CloseCode.GOING_AWAY, f"connection lost: {reason}")
-        self._finish(aborted=True)
+    def write_failed(self, reason: Lost) -> None:
+        self._lost(reason)
 
-    def _bug(self) -> None:
+    def bug(self) -> None:
         """Guards the poller: whatever goes wrong with one connection ends that one."""
         log.exception("bug in connection %s of %s", self.connection.session, self.connection.subject)
         self.close_reason = CloseReason(CloseCode.INTERNAL, "a bug on our side; it was logged")
         self.close_code = CloseCode.INTERNAL
         self._finish(aborted=True)
 
+    def _lost(self, reason: Lost) -> None:
+        if self.close_reason is None and self.connection.closing is None:
+            self.close_reason = CloseReason(CloseCode.GOING_AWAY, f"connection lost: {reason}")
+        self._finish(aborted=True)
+
     def _finish(self, *, aborted: bool = False) -> None:
         if self.finished:
             return
-        self.finished = self._special = True
+        self.finished = True
         self.engine.stop()
+        self.writer.stop()
+        self._let_producers_go()
         counters = self.services.counters
         counters.bytes_in += self.bytes_in
-        counters.bytes_out += self.bytes_out
-        counters.writes += self.writes
+        counters.bytes_out += self.writer.bytes_out
+        counters.writes += self.writer.writes
         counters.messages_in += self.connection.messages
         self.services.wheel.remove(self)
         for timer in (self._deadline, self._resume):
@@ -394,7 +360,6 @@ class Link:
             self.transport.abort()
         else:
             self.transport.close()
-        self.outbox.clear()
         if self.connection.closing is None:
             self.close_reason = self.connection.closing = self.close_reason or CloseReason(
                 CloseCode.GOING_AWAY, "the client went away without a close"

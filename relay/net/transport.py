@@ -9,7 +9,6 @@ before the WebSocket begins.
 from __future__ import annotations
 
 import errno
-import fcntl
 import socket
 import ssl
 import struct
@@ -19,13 +18,18 @@ from typing import Final
 
 import trio
 
+from relay.net.pacing import PathInfo
+
 READ_SIZE: Final = (
     16384  # a TLS record's largest payload: nothing is left behind in OpenSSL, so level-triggered polling is right
 )
 WRITE_SIZE: Final = 16384  # one record
 
-# Linux' ioctl that tells how much the kernel has not sent yet (sockios.h). Elsewhere the poller's "writable" must do.
-_SIOCOUTQNSD: Final = 0x894B if sys.platform.startswith("linux") else None
+# Of Linux' struct tcp_info (linux/tcp.h): snd_mss, unacked, sacked, lost, retrans, rtt, bytes_acked, notsent_bytes,
+# min_rtt. Elsewhere the poller's "writable" must do.
+_TCP_INFO: Final[int | None] = socket.TCP_INFO if sys.platform.startswith("linux") else None
+_INFO: Final = struct.Struct("=16xI4xIIII28xI48xQ16xII")
+_INFO_SIZE: Final = _INFO.size
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _GONE: Final = frozenset(
     {
@@ -60,7 +64,7 @@ class Transport:
     `receive`, `send`.
     """
 
-    __slots__ = ("fd", "half_closed", "lowat", "read", "sock", "tls", "write")
+    __slots__ = ("fd", "half_closed", "knows_path", "lowat", "read", "sock", "tls", "write")
 
     read: Callable[[int], bytes]
     write: Callable[[bytes | memoryview], int]
@@ -82,6 +86,9 @@ class Transport:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
             else:  # a small buffer is the next best bound on what cannot be overtaken any more
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
+
+        self.knows_path = True
+        self.knows_path = self.path_info() is not None
 
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
@@ -112,18 +119,18 @@ class Transport:
         except OSError as error:
             raise lost(error) from None
 
-    def room(self) -> int:
-        """Bytes that may be handed to the kernel so that no more than `lowat` stay unsent; 0: unknown or none, wait
-        for writable.
-        """
-        if _SIOCOUTQNSD is None:
-            return 0
+    def path_info(self) -> PathInfo | None:
+        """What the kernel knows of the connection (tcp(7), linux/tcp.h); None: this system does not tell."""
+        if _TCP_INFO is None:
+            return None
         try:
-            unsent: int = struct.unpack("i", fcntl.ioctl(self.fd, _SIOCOUTQNSD, b"\0\0\0\0"))[0]
+            raw = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO_SIZE)
         except OSError:
-            return 0
-        room = self.lowat - unsent
-        return room if room >= self.lowat // 2 else 0
+            return None
+        if len(raw) < _INFO_SIZE:
+            return None
+        mss, unacked, sacked, gone, again, rtt, acked, unsent, min_rtt = _INFO.unpack(raw)
+        return PathInfo(acked, (unacked - sacked - gone + again) * mss, unsent, min_rtt / 1e6, rtt / 1e6)
 
     def half_close(self) -> None:
         """Says that nothing more will be sent; what still comes can only be read to be dropped, undecrypted."""

@@ -162,6 +162,12 @@ TABLE: Final = (
         lambda c, g: _one(c.slowed),
     ),
     Entry(
+        "publishers_paused",
+        "counter",
+        "Times a publisher was not read because a reader of a channel that pauses could not keep up.",
+        lambda c, g: _one(c.paused),
+    ),
+    Entry(
         "requests_refused",
         "counter",
         "Requests refused on live connections, by code.",

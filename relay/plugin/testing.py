@@ -327,7 +327,7 @@ class Member:
         self.outbox.touched = False
         if not self._reading:
             return
-        for (room, _), drop in (self.outbox.drops or {}).items():
+        for (room, _, _), drop in (self.outbox.drops or {}).items():
             self._gaps.append((room, drop.first, drop.last))
         self.outbox.drops = None
         while frames := self.outbox.take(FLUSH):
@@ -339,6 +339,12 @@ class Member:
 
     def overflowed(self, lane: Lane) -> None:
         self.close(CloseReason(CloseCode.TOO_SLOW, f"the queue of channel {lane.name} is full", lane.setting))
+
+    def congested(self, lane: Lane) -> None:
+        """Producers in a test do not outrun anybody for long."""
+
+    def relieved(self, lane: Lane) -> None:
+        """See `congested`."""
 
     def _room(self, name: str = "") -> Room:
         rooms = self._tester.hub.memberships(self)

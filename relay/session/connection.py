@@ -6,7 +6,9 @@ Not here: bytes on the wire (net/link owns the socket and the outbox's flush), f
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from relay.auth.tokens import Identity
@@ -24,6 +26,15 @@ from relay.session.work import Job, Work
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
 
 
+class Hold(enum.IntFlag):
+    """Why a connection is not read."""
+
+    WORK = 1
+    """As many of its requests wait for plugins as may."""
+    READERS = 2
+    """Those who hear it cannot keep up."""
+
+
 class Wire(Protocol):
     """The socket's side of a connection, as the session sees it."""
 
@@ -32,17 +43,16 @@ class Wire(Protocol):
     def close(self, reason: CloseReason, farewell: bytes | None) -> None:
         """Sends what waits, `farewell`, and a close frame; then ends. Called once."""
 
-    def hold(self, held: bool) -> None:
-        """Stops reading (True) and goes on (False), because work waits."""
+    def hold(self, reason: Hold, held: bool) -> None:
+        """Stops reading (True), and goes on once no reason is left."""
 
 
 class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_expiry", "bare", "closing", "home", "hub", "identity", "joining", "messages", "outbox", "protocol",
-        "services", "session",
-        "subject", "wire", "work",
+        "_expiry", "_readers", "bare", "closing", "home", "hub", "identity", "joining", "messages", "outbox",
+        "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +75,7 @@ class Connection:
         )
         self.work: Work | None = None
         self._expiry: Timer | None = None
+        self._readers: set[object] | None = None  # who cannot keep up with what it sends
 
     def start(self, last: int = 0) -> None:
         """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come
@@ -234,10 +245,11 @@ class Connection:
     def tell_drops(self) -> None:
         """Says which messages this client will not get."""
         drops, self.outbox.drops = self.outbox.drops, None
-        for (room, channel), drop in (drops or {}).items():
-            self.services.counters.dropped[channel, "overflow"] += drop.count
+        for (room, channel, reason), drop in (drops or {}).items():
+            self.services.counters.dropped[channel, reason] += drop.count
             if room:
-                self.answer(self.protocol.gap(room, drop.first, drop.last, f"channels.{channel}.capacity"))
+                why = f"channels.{channel}.capacity" if reason == "overflow" else reason
+                self.answer(self.protocol.gap(room, drop.first, drop.last, why))
 
     def _refusal(self, request: RequestId, code: str, why: str) -> Refused:
         refused = Refused(code, why)
@@ -254,7 +266,7 @@ class Connection:
             channel = "default"
         if self.work is None:
             limit = self.services.config.limits.requests_waiting
-            self.work = Work(self.services.spawn, limit, self.wire.hold)
+            self.work = Work(self.services.spawn, limit, partial(self.wire.hold, Hold.WORK))
         self.work.put(channel or "default", job, dropped)
 
     async def _again(self, command: Command) -> None:
@@ -273,6 +285,23 @@ class Connection:
             self.ok(request, {"offset": room.offset})
 
     # The token's life.
+
+    def wait_for(self, reader: object) -> None:
+        """Is read no further until `reader` has caught up, or has gone."""
+        if self._readers is None:
+            self._readers = set()
+        self._readers.add(reader)
+        if self.closing is None:
+            self.wire.hold(Hold.READERS, True)
+
+    def waited_for(self, reader: object) -> None:
+        """That reader is no reason to wait any more."""
+        if self._readers is not None:
+            self._readers.discard(reader)
+            if not self._readers:
+                self._readers = None
+                if self.closing is None:
+                    self.wire.hold(Hold.READERS, False)
 
     def _hear_of_expiry(self) -> None:
         if self._expiry is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from relay.auth.tokens import Identity
 from relay.config.schema import Config
@@ -16,6 +17,9 @@ from relay.limits.buckets import Rate
 from relay.rooms.hub import Hub
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
+
+if TYPE_CHECKING:
+    from relay.session.connection import Connection
 
 
 @dataclass(slots=True)
@@ -37,3 +41,5 @@ class Services:
     version: str
     closed: Callable[[str], None] = lambda subject: None
     """Told the subject of every connection that has ended."""
+    producer: Connection | None = None
+    """Whose message is being handled just now: who waits if its readers cannot keep up."""

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import trio
 
 Job: TypeAlias = Callable[[], Awaitable[None]]
+Entry: TypeAlias = tuple[Job, Callable[[], None] | None]
+"""A job, and what is called in its place when it is called off before it has begun."""
 Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 """Starts a task in the server's nursery for work."""
 
@@ -28,7 +30,7 @@ class Work:
         self._spawn = spawn
         self._capacity = capacity
         self._changed = changed
-        self._queues: dict[str, deque[tuple[Job, Callable[[], None] | None]]] = {}
+        self._queues: dict[str, deque[Entry]] = {}
         self._scopes: set[trio.CancelScope] = set()
         self.full = False
 
@@ -47,25 +49,35 @@ class Work:
             self.full = True
             self._changed(True)
 
-    async def _drain(self, channel: str, queue: deque[tuple[Job, Callable[[], None] | None]]) -> None:
+    async def _drain(self, channel: str, queue: deque[Entry]) -> None:
         scope = trio.CancelScope()
         self._scopes.add(scope)
+        broken = False
         try:
             with scope:
                 while queue:
                     job = queue[0][0]
                     queue[0] = job, None  # from now on it cleans up after itself
-                    await job()  # it counts as waiting until it is done
-                    if not queue:  # the work was called off meanwhile
-                        break
-                    queue.popleft()
-                    if self.full and all(len(waiting) <= self._capacity // 2 for waiting in self._queues.values()):
-                        self.full = False
-                        self._changed(False)
+                    try:
+                        await job()
+                    finally:
+                        self._done(queue)  # it counts as waiting until it is done
+        except Exception:  # it broke its word; what stands behind it shall not suffer
+            broken = True
+            raise
         finally:
             self._scopes.discard(scope)
-            if self._queues.get(channel) is queue:
+            if queue and broken:
+                self._spawn(lambda: self._drain(channel, queue))
+            elif self._queues.get(channel) is queue:
                 del self._queues[channel]
+
+    def _done(self, queue: deque[Entry]) -> None:
+        if queue:  # else the work was called off meanwhile
+            queue.popleft()
+        if self.full and all(len(waiting) <= self._capacity // 2 for waiting in self._queues.values()):
+            self.full = False
+            self._changed(False)
 
     def cancel(self) -> None:
         """Ends all work; what was queued is forgotten."""

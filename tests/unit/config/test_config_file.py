@@ -238,7 +238,7 @@ def test_a_channel_table_changes_what_it_names_and_adds_what_is_new(loads: Loads
     """).config.channels
     assert channels == {
         **default_channels(),
-        "bulk": Channel(weight=1, capacity=2048, overflow="drop_newest"),
+        "bulk": Channel(weight=1, capacity=2048, overflow="pause"),
         "voice": Channel(priority="urgent"),
     }
 

@@ -88,7 +88,7 @@ def test_nested_tables_channels_and_plugins_are_reached(loads: Loads) -> None:
     )
     assert loaded.config.auth.jwks.refresh == 60.0
     assert loaded.config.channels["bulk"].capacity == 5000
-    assert loaded.config.channels["bulk"].overflow == "drop_newest"
+    assert loaded.config.channels["bulk"].overflow == "pause"
     assert loaded.config.channels["voice"].priority == "urgent"
     assert loaded.plugin_tables == {
         "My-Chat": (PluginTable(rooms="x", history=7), {"Greeting": "hello", "deep": {"level": 2}}),

@@ -29,6 +29,8 @@ class Box:
         self.woken = 0
         self.flushed = 0
         self.overflows: list[Lane] = []
+        self.congestions: list[Lane] = []
+        self.reliefs: list[Lane] = []
         self.tick = Tick(self._wake)
         self.outbox = Outbox(self.channels, self, self.tick, urgent_share)
 
@@ -41,6 +43,12 @@ class Box:
 
     def overflowed(self, lane: Lane) -> None:
         self.overflows.append(lane)
+
+    def congested(self, lane: Lane) -> None:
+        self.congestions.append(lane)
+
+    def relieved(self, lane: Lane) -> None:
+        self.reliefs.append(lane)
 
     def put(self, channel: str, size: int = LEAST, message: Message | None = None) -> int:
         """Puts a frame of `size` bytes; returns its number."""

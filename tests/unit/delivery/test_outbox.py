@@ -193,7 +193,7 @@ def test_drop_newest_keeps_the_older_and_counts_the_newer_as_dropped() -> None:
         box.put("bulk", 100, message(offset=offset))
     assert box.take(1 << 20) == [kept]
     assert box.outbox.drops is not None
-    drop = box.outbox.drops["r", "bulk"]
+    drop = box.outbox.drops["r", "bulk", "overflow"]
     assert (drop.first, drop.last, drop.count) == (2, 3, 2)
 
 
@@ -204,7 +204,7 @@ def test_drop_oldest_makes_room_for_the_newest() -> None:
     assert box.take(1 << 20) == [newest]
     assert newest not in put
     assert box.outbox.drops is not None
-    drop = box.outbox.drops["r", "feed"]
+    drop = box.outbox.drops["r", "feed", "overflow"]
     assert (drop.first, drop.last, drop.count) == (1, 3, 3)
 
 
@@ -215,7 +215,7 @@ def test_a_frame_larger_than_the_lane_is_dropped_and_nothing_else(overflow: str)
     box.put("state", 1025, message(offset=2, key="k"))
     assert box.take(1 << 20) == [kept]
     assert box.outbox.drops is not None
-    assert box.outbox.drops["r", "state"].first == 2
+    assert box.outbox.drops["r", "state", "overflow"].first == 2
 
 
 def test_drops_are_told_apart_by_room_and_channel() -> None:
@@ -224,7 +224,10 @@ def test_drops_are_told_apart_by_room_and_channel() -> None:
     for room in ("a", "b", "a"):
         box.put("bulk", 100, message(room, 7))
     assert box.outbox.drops is not None
-    assert {where: drop.count for where, drop in box.outbox.drops.items()} == {("a", "bulk"): 2, ("b", "bulk"): 1}
+    assert {where: drop.count for where, drop in box.outbox.drops.items()} == {
+        ("a", "bulk", "overflow"): 2,
+        ("b", "bulk", "overflow"): 1,
+    }
 
 
 def test_a_drop_asks_for_a_flush_because_somebody_must_be_told() -> None:
@@ -287,7 +290,7 @@ def test_a_value_that_outgrew_its_place_supersedes_the_older_one_all_the_same() 
     newer = box.put("state", 3000, message(key="a"))
     assert box.take(1 << 20) == [newer]
     assert box.outbox.drops is not None
-    assert box.outbox.drops["r", "state"].count == 1, "the older a was superseded, not dropped"
+    assert box.outbox.drops["r", "state", "overflow"].count == 1, "the older a was superseded, not dropped"
 
 
 # Whom a put wakes.

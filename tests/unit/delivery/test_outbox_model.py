@@ -34,7 +34,7 @@ class OutboxModel(RuleBasedStateMachine):
         super().__init__()
         self.box = Box(CHANNELS)
         self.waiting: dict[str, list[Item]] = {name: [] for name in CHANNELS}
-        self.drops: Counter[tuple[str, str]] = Counter()
+        self.drops: Counter[tuple[str, str, str]] = Counter()
         self.overflows: list[str] = []
 
     def bytes(self, name: str) -> int:
@@ -67,10 +67,10 @@ class OutboxModel(RuleBasedStateMachine):
         elif overflow is Overflow.CLOSE:
             self.overflows.append(name)
         elif overflow is Overflow.DROP_NEWEST or size > CAPACITY:
-            self.drops[item[2], name] += 1
+            self.drops[item[2], name, "overflow"] += 1
         else:
             while self.bytes(name) + size > CAPACITY:
-                self.drops[queue.pop(0)[2], name] += 1
+                self.drops[queue.pop(0)[2], name, "overflow"] += 1
             queue.append(item)
 
     @rule(limit=st.one_of(st.integers(1, 400), st.integers(1, 8 * CAPACITY)))

@@ -1,0 +1,209 @@
+"""What waits in one lane of one connection, and what the lane's overflow policy does when it is full.
+
+Not here: which lane goes next (outbox). The one rule: `bytes` is the sum of what waits, and stays within the lane's
+capacity (twice that where the policy pauses producers); whatever leaves otherwise than by `pop` is said to `drop`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, TypeAlias
+
+from relay.delivery.channels import Lane, Overflow
+from relay.delivery.parts import LEAST, Sending
+from relay.model import Message
+
+Frame: TypeAlias = bytes | Sending
+HEADS: Final = 64  # bytes of frame and part header, at most
+
+
+class Keeper(Protocol):
+    """Who is told of what the policies do: the outbox."""
+
+    def dropped(self, lane: Lane, message: Message | None, reason: str) -> None: ...
+    def overflowed(self, lane: Lane) -> None: ...
+    def congested(self, lane: Lane) -> None: ...
+    def relieved(self, lane: Lane) -> None: ...
+
+
+class Waiting:
+    """A queue of whole frames, and of messages that leave in parts.
+
+    `plain` lanes keep frames alone. Others keep for each frame its message in `notes`, because a policy must know what
+    it drops, or because a message expires. `streams` and `timed` count the frames in parts, and those that expire.
+    """
+
+    __slots__ = (
+        "bit", "bytes", "capacity", "congested", "deficit", "frames", "keeper", "lane", "notes", "plain", "streams",
+        "timed",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, keeper: Keeper) -> None:
+        self.lane = lane
+        self.keeper = keeper
+        self.bit = 1 << lane.index
+        self.capacity = lane.capacity
+        self.frames: list[Frame] = []
+        self.notes: list[Message | None] = []
+        self.plain = lane.overflow not in (Overflow.DROP_OLDEST, Overflow.LATEST)
+        self.bytes = 0
+        self.deficit = 0
+        self.streams = 0
+        self.timed = 0
+        self.congested = False
+
+    def put(self, frame: Frame, message: Message | None) -> bool:
+        """Queues a frame as the policy allows. True: it is in."""
+        size = len(frame)
+        overflow = self.lane.overflow
+        if self.bytes + size > self.capacity and not self._may_exceed(overflow, size, message):
+            return False
+        if (
+            overflow is Overflow.LATEST
+            and message is not None
+            and message.key is not None
+            and self._replace(frame, message)
+        ):
+            return True
+        while self.bytes + size > self.capacity and self.frames and overflow in (Overflow.DROP_OLDEST, Overflow.LATEST):
+            self._drop(0, "overflow")
+        if message is not None and message.expires:
+            if self.plain:
+                self.plain = False
+                self.notes = [None] * len(self.frames)
+            self.timed += 1
+        self.frames.append(frame)
+        if not self.plain:
+            self.notes.append(message)
+        if type(frame) is Sending:
+            self.streams += 1
+        self.bytes += size
+        return True
+
+    def _may_exceed(self, overflow: Overflow, size: int, message: Message | None) -> bool:
+        """What the policy says to a frame that does not fit. False: it is not queued, and that was said."""
+        if overflow is Overflow.CLOSE:
+            self.keeper.overflowed(self.lane)
+            return False
+        if overflow is Overflow.PAUSE and self.bytes + size <= 2 * self.capacity:
+            self.congested = True
+            self.keeper.congested(self.lane)  # each producer that adds to it is slowed, not only the first
+            return True
+        if overflow in (Overflow.DROP_NEWEST, Overflow.PAUSE) or size > self.capacity:
+            self.keeper.dropped(self.lane, message, "overflow")
+            return False
+        return True
+
+    def _replace(self, frame: Frame, message: Message) -> bool:
+        """Puts a newer value in the place of the older one of its key, so that no key is starved by its changes.
+
+        False: there is none, or the newer one has outgrown the place, and joins the end.
+        """
+        for place, note in enumerate(self.notes):
+            if note is None or note.key != message.key or note.room != message.room:
+                continue
+            old = self.frames[place]
+            grown = self.bytes + len(frame) - len(old)
+            given_up = self._take_out(place)
+            if grown <= self.capacity:
+                self._insert(place, frame, message)
+            if given_up is not None:
+                self._insert(place, given_up, None)
+            return grown <= self.capacity
+        return False
+
+    def _insert(self, place: int, frame: Frame, message: Message | None) -> None:
+        self.frames.insert(place, frame)
+        self.notes.insert(place, message)
+        self.bytes += len(frame)
+        self.streams += type(frame) is Sending
+        self.timed += message is not None and message.expires > 0
+
+    def _take_out(self, place: int) -> bytes | None:
+        """Removes a frame; returns the cancellation that must be sent if parts of it have left already."""
+        frame = self.frames.pop(place)
+        message = self.notes.pop(place)
+        self.bytes -= len(frame)
+        self.timed -= message is not None and message.expires > 0
+        if type(frame) is not Sending:
+            return None
+        self.streams -= 1
+        return frame.give_up()
+
+    def _drop(self, place: int, reason: str) -> None:
+        message = self.notes[place]
+        given_up = self._take_out(place)
+        if given_up is not None:
+            self._insert(place, given_up, None)
+        self.keeper.dropped(self.lane, message, reason)
+
+    def expire(self, now: float) -> None:
+        """Drops what is too old to be of use. `now` on the clock of `Message.expires`."""
+        for place in reversed(range(len(self.notes))):
+            message = self.notes[place]
+            if message is not None and 0 < message.expires <= now:
+                self._drop(place, "ttl")
+
+    def pop(self, limit: int, share: int, into: list[bytes], part_bytes: int) -> int:
+        """Moves frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit` only
+        as
+        the first of all. Of a message in parts, one part of at most `part_bytes`. Returns the bytes moved.
+        """
+        if self.streams:
+            moved = self._pop_one(min(limit, share), limit, into, part_bytes)
+        else:
+            moved = self._pop_whole(min(limit, share), limit, into)
+        if self.congested and self.bytes <= self.capacity // 2:
+            self.congested = False
+            self.keeper.relieved(self.lane)
+        return moved
+
+    def _pop_whole(self, share: int, limit: int, into: list[bytes]) -> int:
+        frames: list[bytes] = self.frames  # type: ignore[assignment]  # no streams: all are bytes
+        size = self.bytes
+        if size <= share:
+            into += frames
+            frames.clear()
+            self.notes.clear()
+            self.bytes = self.timed = 0
+            return size
+        if into and len(frames[0]) > limit:
+            return 0
+        taken = len(frames[0])
+        count = 1
+        while taken < size and (more := taken + len(frames[count])) <= share:
+            taken = more
+            count += 1
+        into += frames[:count]
+        self._forget(count)
+        self.bytes = size - taken
+        return taken
+
+    def _pop_one(self, share: int, limit: int, into: list[bytes], part_bytes: int) -> int:
+        head = self.frames[0]
+        if type(head) is bytes:
+            if into and len(head) > limit:
+                return 0
+            into.append(head)
+            self._forget(1)
+            self.bytes -= len(head)
+            return len(head)
+        assert type(head) is Sending
+        room = min(share, part_bytes) - HEADS - head.envelope_bytes
+        if into and room < LEAST and room < head.left:
+            return 0
+        before = head.left
+        frame = head.next(room)
+        into.append(frame)
+        self.bytes -= before - head.left
+        if not head.left:
+            self._forget(1)
+            self.streams -= 1
+        return len(frame)
+
+    def _forget(self, count: int) -> None:
+        """The first `count` frames have been taken."""
+        if not self.plain:
+            if self.timed:
+                self.timed -= sum(note is not None and note.expires > 0 for note in self.notes[:count])
+            del self.notes[:count]
+        del self.frames[:count]
