@@ -164,6 +164,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "room_full": "the room has as many members as it may have",
     "too_many_requests": "too many requests are waiting",
     "rate_limited": "too many messages or bytes",
+    "bad_part": "a part of a message makes no sense where it came",
     "too_large": "the message is too large",
     "no_such_channel": "no channel of that name",
     "no_such_method": "the plugin of this room has no such method",

@@ -77,7 +77,13 @@ class Server:
         self.state: State
         self.plugins: list[Supervised] = []
         self.watchdog = Watchdog(self.counters, config.supervision.stall)
-        self.hub = Hub(self.channels, lambda room: None, clock=time.time, new_epoch=lambda: secrets.token_urlsafe(6))
+        self.hub = Hub(
+            self.channels,
+            lambda room: None,
+            clock=time.time,
+            new_epoch=lambda: secrets.token_urlsafe(6),
+            part_bytes=config.outbox.part_bytes,
+        )
         try:
             rules = Rules(loaded)
         except ConfigError as error:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from relay.delivery.channels import Channels, Lane, Priority
-from relay.delivery.parts import Parts, Sending
+from relay.delivery.parts import Sending
 from relay.delivery.waiting import Waiting
 from relay.model import Message
+from relay.protocols.parts import Parts
 
 ROUND: Final = 65536  # bytes of which urgent lanes may take their share at once
 PART_BYTES: Final = 16384  # of one part with its header, unless the owner says less

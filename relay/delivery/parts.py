@@ -7,33 +7,11 @@ part or by a cancellation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
+from relay.protocols.parts import Parts
+
 LEAST: Final = 512  # bytes: smaller parts would be mostly header
-
-
-class Parts:
-    """One large message, encoded once for a protocol.
-
-    `size` is the payload's, in bytes, `envelope_bytes` what comes on top in the first part. `cut(stream, position,
-    size)` gives
-    the frame of one part, `cancel(stream, position)` that of a cancellation.
-    """
-
-    __slots__ = ("cancel", "cut", "envelope_bytes", "size")
-
-    def __init__(
-        self,
-        size: int,
-        envelope_bytes: int,
-        cut: Callable[[int, int, int], bytes],
-        cancel: Callable[[int, int], bytes],
-    ) -> None:
-        self.size = size
-        self.envelope_bytes = envelope_bytes
-        self.cut = cut
-        self.cancel = cancel
 
 
 class Sending:

@@ -39,6 +39,7 @@ class Pages:
         self._add_health(router)
         router.add("GET", "/auth/check", self.auth_check)
         router.add("OPTIONS", "/auth/check", self.auth_check_preflight)
+        router.fallback = self.websocket_only
         if self.state.rules.config.server.playground:
             for path, page in self._playground().items():
                 router.add("GET", path, page)
@@ -67,6 +68,14 @@ class Pages:
     def _add_health(self, router: Router) -> None:
         router.add("GET", "/healthz", self.healthz)
         router.add("GET", "/readyz", self.readyz)
+
+    async def websocket_only(self, request: Request) -> Response:
+        """A plain request where WebSockets are served (RFC 9110 section 15.5.22)."""
+        await trio.lowlevel.checkpoint()
+        if request.path == "/ws" or request.path.startswith("/rooms/"):
+            upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+            raise Rejected(426, "upgrade_required", "this address is for WebSockets", headers=upgrade)
+        raise Rejected(404, "not_found", "nothing is served at this path")
 
     async def healthz(self, request: Request) -> Response:
         """Alive: the event loop turns."""

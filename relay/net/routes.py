@@ -25,9 +25,11 @@ _log = logging.getLogger(__name__)
 class Router:
     """Exact routes: (method, path) to handler. GET's handler answers HEAD too; OPTIONS needs one of its own."""
 
-    __slots__ = ("_routes",)
+    __slots__ = ("_routes", "fallback")
 
     def __init__(self) -> None:
+        self.fallback: Handler | None = None
+        """Asked about paths without a route; it raises Rejected(404) itself if it knows nothing better."""
         self._routes: dict[str, dict[str, Handler]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
@@ -53,6 +55,8 @@ class Router:
 
     def _find(self, request: Request) -> Handler:
         methods = self._routes.get(request.path)
+        if methods is None and self.fallback is not None:
+            return self.fallback
         if methods is None:
             raise Rejected(404, "not_found", "nothing is served at this path")
         handler = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)

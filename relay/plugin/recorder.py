@@ -21,6 +21,7 @@ class Recorder:
     name = "test"
     subprotocol: str | None = None
     bare = False
+    takes_parts = False
     _header = struct.Struct(">II")
 
     def __init__(self) -> None:
@@ -41,6 +42,12 @@ class Recorder:
 
     def message(self, message: Message) -> bytes:
         return self._say(message, len(message.data))
+
+    def parts(self, message: Message) -> None:
+        return None
+
+    def parted(self, envelope: bytes, payload: bytes) -> Command:
+        raise AssertionError("nobody sends parts to a test")
 
     def joined(self, room: str, subject: str) -> bytes | None:
         return self._say(("joined", room, subject), 0)

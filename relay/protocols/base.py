@@ -14,6 +14,7 @@ import msgspec
 
 from relay.errors import CloseReason, Refused
 from relay.model import Message, Payload
+from relay.protocols.parts import Parts
 
 RequestId: TypeAlias = int | str | None
 """Chosen by the client; None where it wants no answer."""
@@ -49,6 +50,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     to: str | None = None
     echo: bool = False
+    ttl: float | None = None
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -122,6 +124,10 @@ class WireProtocol(Protocol):
     def bare(self) -> bool:
         """There is no envelope: every message is published in the room of the address, and `decode` is not asked."""
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether binary messages that begin as parts do (protocols/parts) are parts."""
+
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         """One WebSocket message, opcode 1 (checked UTF-8) or 2; `home` is the room in the address, if any.
 
@@ -129,7 +135,14 @@ class WireProtocol(Protocol):
         """
         ...
 
+    def parted(self, envelope: bytes, payload: bytes) -> Command:
+        """A message that came in parts. Raises Refused. Not asked where `takes_parts` is False."""
+        ...
+
     def message(self, message: Message) -> bytes: ...
+    def parts(self, message: Message) -> Parts | None:
+        """A large message to be sent in parts; None: this protocol has none."""
+
     def hello(self, hello: Hello) -> bytes | None: ...
     def ok(self, request: RequestId, result: dict[str, Any]) -> bytes | None:
         """`result` holds plain values, `Payload`s under "data" and `Message`s under "messages"."""

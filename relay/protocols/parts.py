@@ -19,6 +19,7 @@ payload's bytes are.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay.errors import Refused
@@ -64,6 +65,29 @@ def decode_part(payload: bytes) -> Part:
     if not flags & CANCEL and (position + len(data) > size or bool(flags & LAST) != (position + len(data) == size)):
         raise Refused("bad_part", "position, size and the last flag do not fit the data")
     return Part(flags, stream, position, size, payload[HEADER.size : start], data)
+
+
+class Parts:
+    """One large message, encoded once for a protocol.
+
+    `size` is the payload's, in bytes, `envelope_bytes` what comes on top in the first part. `cut(stream, position,
+    size)` gives
+    the frame of one part, `cancel(stream, position)` that of a cancellation.
+    """
+
+    __slots__ = ("cancel", "cut", "envelope_bytes", "size")
+
+    def __init__(
+        self,
+        size: int,
+        envelope_bytes: int,
+        cut: Callable[[int, int, int], bytes],
+        cancel: Callable[[int, int], bytes],
+    ) -> None:
+        self.size = size
+        self.envelope_bytes = envelope_bytes
+        self.cut = cut
+        self.cancel = cancel
 
 
 class _Stream:

@@ -21,6 +21,7 @@ class Plain:
     name: Final = "plain"
     subprotocol: Final[str | None] = None
     bare: Final = True
+    takes_parts: Final = False
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         return Publish(home, Payload(Kind.TEXT if opcode == 1 else Kind.BINARY, payload))
@@ -29,6 +30,12 @@ class Plain:
         data = message.data
         kind, raw = (data.kind, data.raw) if data.kind <= Kind.BINARY else data.plain()
         return frame(kind, raw)
+
+    def parted(self, envelope: bytes, payload: bytes) -> Command:
+        raise Refused("bad_part", "plain mode has no parts")
+
+    def parts(self, message: Message) -> None:
+        return None
 
     def hello(self, hello: Hello) -> None:
         return None

@@ -7,7 +7,7 @@ does not depend on how complicated it is.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ from relay.protocols.base import (
     RequestId,
 )
 from relay.protocols.frames import BINARY, TEXT, frame
+from relay.protocols.parts import CANCEL, FIRST, LAST, Part, Parts, encode_part
 
 Raw: TypeAlias = msgspec.Raw
 
@@ -53,6 +54,19 @@ class _Publish(_In, tag="publish", kw_only=True, frozen=True):
     data: Raw
     channel: str | None = None
     key: str | None = None
+    ttl: float | None = None
+    to: str | None = None
+    echo: bool = False
+
+
+class _Parted(_In, tag="publish", kw_only=True, frozen=True):
+    """The envelope of a message in parts: a publish without its data."""
+
+    room: str
+    kind: Literal["json", "text", "binary", "msgpack"]
+    channel: str | None = None
+    key: str | None = None
+    ttl: float | None = None
     to: str | None = None
     echo: bool = False
 
@@ -100,6 +114,21 @@ class _Message(msgspec.Struct, tag_field="t", tag="message", omit_defaults=True,
     at: float = 0.0
 
 
+class _PartedMessage(
+    msgspec.Struct, tag_field="t", tag="message", omit_defaults=True, rename={"sender": "from"}, gc=False
+):
+    """The envelope of a message in parts: a message without its data."""
+
+    room: str
+    kind: str
+    sender: str | None = None
+    offset: int = 0
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    at: float = 0.0
+
+
 Codec = TypeVar("Codec", msgspec.json.Encoder, msgspec.msgpack.Encoder)
 
 
@@ -115,6 +144,11 @@ class _RelayV1(Generic[Codec]):
     _encoder: Codec
     _decode: Any
     _decode_id: Any
+    _decode_parted: Any
+
+    def __init__(self, *, takes_parts: bool = True) -> None:
+        """`takes_parts` False is for clients that cannot join parts: they get large messages whole."""
+        self.takes_parts: Final = takes_parts
 
     def _payload(self, payload: Payload) -> bytes:
         raise NotImplementedError  # pragma: no cover - both subclasses have it
@@ -135,8 +169,26 @@ class _RelayV1(Generic[Codec]):
                 command.key,
                 command.to,
                 command.echo,
+                command.ttl,
             )
         return self._rarer(command)
+
+    def parted(self, envelope: bytes, payload: bytes) -> Command:
+        try:
+            command: _Parted = self._decode_parted(envelope)
+            kind = Kind[command.kind.upper()]
+            if kind == Kind.TEXT:
+                payload.decode()
+            elif kind == Kind.JSON:
+                payload = bytes(msgspec.json.decode(payload, type=Raw))
+            elif kind == Kind.MSGPACK:
+                payload = bytes(msgspec.msgpack.decode(payload, type=Raw))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise self._not_understood(envelope, error) from None
+        data = Payload(kind, payload)
+        return Publish(
+            command.room, data, command.id, command.channel, command.key, command.to, command.echo, command.ttl
+        )
 
     def _rarer(self, command: _AnyIn) -> Command:
         match command:
@@ -186,6 +238,40 @@ class _RelayV1(Generic[Codec]):
 
     def message(self, message: Message) -> bytes:
         return frame(self._opcode, self._encoder.encode(self._as_sent(message)))
+
+    def parts(self, message: Message) -> Parts | None:
+        if not self.takes_parts:
+            return None
+        data = message.data
+        kind, payload = data.kind, data.raw
+        if kind == Kind.MSGPACK and self._kind == Kind.JSON:
+            kind, payload = Kind.JSON, data.as_json()
+        elif kind == Kind.JSON and self._kind == Kind.MSGPACK:
+            kind, payload = Kind.MSGPACK, data.as_msgpack()
+        envelope = self._encoder.encode(
+            _PartedMessage(
+                message.room,
+                kind.name.lower(),
+                message.sender,
+                message.offset,
+                message.channel,
+                message.key,
+                message.to,
+                message.at,
+            )
+        )
+        size = len(payload)
+
+        def cut(stream: int, position: int, length: int) -> bytes:
+            end = position + length
+            flags = (FIRST if not position else 0) | (LAST if end == size else 0)
+            head = b"" if position else envelope
+            return frame(BINARY, encode_part(Part(flags, stream, position, size, head, payload[position:end])))
+
+        def cancel(stream: int, position: int) -> bytes:
+            return frame(BINARY, encode_part(Part(CANCEL, stream, position, size, b"", b"")))
+
+        return Parts(size, len(envelope), cut, cancel)
 
     def hello(self, hello: Hello) -> bytes:
         return self._frame({"t": "hello", **msgspec.structs.asdict(hello)})
@@ -244,6 +330,7 @@ class RelayV1Json(_RelayV1[msgspec.json.Encoder]):
     _encoder = msgspec.json.Encoder()
     _decode = staticmethod(msgspec.json.Decoder(_AnyIn).decode)
     _decode_id = staticmethod(msgspec.json.Decoder(_OnlyId).decode)
+    _decode_parted = staticmethod(msgspec.json.Decoder(_Parted).decode)
 
     def _payload(self, payload: Payload) -> bytes:
         return payload.as_json()
@@ -260,6 +347,7 @@ class RelayV1Msgpack(_RelayV1[msgspec.msgpack.Encoder]):
     _encoder = msgspec.msgpack.Encoder()
     _decode = staticmethod(msgspec.msgpack.Decoder(_AnyIn).decode)
     _decode_id = staticmethod(msgspec.msgpack.Decoder(_OnlyId).decode)
+    _decode_parted = staticmethod(msgspec.msgpack.Decoder(_Parted).decode)
 
     def _payload(self, payload: Payload) -> bytes:
         return payload.as_msgpack()

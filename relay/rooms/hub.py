@@ -32,12 +32,14 @@ class Hub:
         clock: Callable[[], float],
         new_epoch: Callable[[], str],
         forward: Callable[[Message], None] | None = None,
+        part_bytes: int = 16384,
     ) -> None:
         self.channels: Final = channels
         self.router = router
         self.clock: Final = clock
         self.new_epoch: Final = new_epoch
         self.forward = forward
+        self.part_bytes = part_bytes
         self.rooms: Final[dict[str, Room]] = {}
         self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
         self.on_removed: Callable[[Peer, Room, str], None] | None = None
@@ -149,15 +151,29 @@ class Hub:
         if message.to is not None:
             for peer in room.peers(message.to):
                 if peer is not skip:
-                    peer.outbox.put(index, peer.protocol.message(message), message)
+                    self.deliver_to(peer, index, message)
                     self.delivered += 1
             return
         unheard = None if skip is None else skip.outbox
         for protocol, audience in room.audience.items():
             if len(audience) == 1 and skip in audience:
                 continue
-            put_all(audience.values(), index, protocol.message(message), message, unheard)
+            parts = protocol.parts(message) if len(message.data) > self.part_bytes else None
+            if parts is None:
+                put_all(audience.values(), index, protocol.message(message), message, unheard)
+            else:
+                for outbox in audience.values():
+                    if outbox is not unheard:
+                        outbox.put_parts(index, parts, message)
             self.delivered += len(audience) - (skip in audience)
+
+    def deliver_to(self, peer: Peer, index: int, message: Message) -> None:
+        """Puts a message into one outbox."""
+        parts = peer.protocol.parts(message) if len(message.data) > self.part_bytes else None
+        if parts is None:
+            peer.outbox.put(index, peer.protocol.message(message), message)
+        else:
+            peer.outbox.put_parts(index, parts, message)
 
     def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
         index = room.rule.channel

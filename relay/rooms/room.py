@@ -117,6 +117,7 @@ class Room:
                 channel or data.channel,
                 key or data.key,
                 data.to,
+                expires=data.expires,
             )
             echo = echo or data.echo
         else:

@@ -16,6 +16,7 @@ from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
+from relay.protocols.parts import Joiner, decode_part, is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room
 from relay.session import requests
@@ -51,8 +52,8 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_expiry", "_readers", "bare", "closing", "home", "hub", "identity", "joining", "messages", "outbox",
-        "protocol", "services", "session", "subject", "wire", "work",
+        "_expiry", "_joiner", "_parts_timer", "_readers", "bare", "closing", "home", "hub", "identity", "joining",
+        "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,8 @@ class Connection:
         )
         self.work: Work | None = None
         self._expiry: Timer | None = None
+        self._joiner: Joiner | None = None
+        self._parts_timer: Timer | None = None
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
 
     def start(self, last: int = 0) -> None:
@@ -120,7 +123,12 @@ class Connection:
             if self.bare:
                 self._publish_home(Payload(KINDS[opcode], payload))
                 return
-            command = self.protocol.decode(opcode, payload, self.home)
+            if opcode == Kind.BINARY and is_part(payload) and self.protocol.takes_parts:
+                command = self._join_parts(payload)
+                if command is None:
+                    return
+            else:
+                command = self.protocol.decode(opcode, payload, self.home)
             if type(command) is Publish:
                 self.publish(command)
             else:
@@ -129,6 +137,38 @@ class Connection:
             self.refuse(refused.request, refused)
         except ProtocolError as error:
             self.close(error.reason)
+
+    def _join_parts(self, payload: bytes) -> Command | None:
+        """One part of a message; the message's command, once it is whole. Raises Refused."""
+        limits = self.services.config.limits
+        if self._joiner is None:
+            if not limits.parted_message_bytes:
+                raise Refused("bad_part", "messages in parts are switched off", setting="limits.parted_message_bytes")
+            self._joiner = Joiner(limits.parted_message_bytes, limits.parted_bytes, limits.parted_streams)
+        now = self.services.monotonic()
+        whole = self._joiner.add(decode_part(payload), now)
+        if whole is not None:
+            return self.protocol.parted(*whole)
+        self._watch_parts(now)
+        return None
+
+    def _watch_parts(self, now: float) -> None:
+        """Looks after a while whether messages in parts are getting anywhere; one timer a connection, while there are
+        any.
+        """
+        joiner, timeouts = self._joiner, self.services.config.timeouts
+        if joiner is not None and joiner and self._parts_timer is None:
+            self._parts_timer = self.services.timers.at(now + timeouts.part, self._drop_late_parts)
+
+    def _drop_late_parts(self) -> None:
+        self._parts_timer = None
+        if self._joiner is not None and self.closing is None:
+            now = self.services.monotonic()
+            timeouts = self.services.config.timeouts
+            for stream, _ in self._joiner.expire(now, timeouts.part, timeouts.parted_message):
+                why = f"stream {stream}: no more parts came in time"
+                self.refuse(None, Refused("timeout", why, setting="timeouts.part"))
+            self._watch_parts(now)
 
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
@@ -175,7 +215,7 @@ class Connection:
                 return
             raise self._refusal(command.id, "forbidden", "your token does not let you publish in this room")
         room = membership.room
-        message = Message(name, command.data, self.subject, command.channel, command.key, command.to, command.echo)
+        message = self.said(command)
         handler = room.handler
         if handler.message_is_async or (self.joining is not None and name in self.joining):
             requests.later_in(self, room, command.channel, lambda: self.publish_later(room, message, command.id))
@@ -190,13 +230,22 @@ class Connection:
             raise
         self.ok(command.id, {"offset": room.offset})
 
+    def said(self, command: Publish) -> Message:
+        """The message a publish stands for."""
+        message = Message(
+            command.room, command.data, self.subject, command.channel, command.key, command.to, command.echo
+        )
+        if command.ttl is not None:
+            message.expires = self.services.monotonic() + max(0.0, command.ttl)
+        return message
+
     # What rooms and plugins may do with a peer.
 
     def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
         """Sends to this connection alone, as a message of `room`. Raises Refused("no_such_channel")."""
         index = room.rule.channel if channel is None else self.hub.channels.index(channel)
         message = Message(room.name, Payload.of(data), None, channel, key, at=self.services.wall())
-        self.outbox.put(index, self.protocol.message(message), message)
+        self.hub.deliver_to(self, index, message)
 
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the first reason wins. Rooms are left at once, what waits is still sent."""
@@ -210,8 +259,9 @@ class Connection:
         self.depart()
         if self.work is not None:
             self.work.cancel()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._parts_timer):
+            if timer is not None:
+                timer.cancel()
         self.services.closed(self.subject)
 
     def depart(self) -> None:

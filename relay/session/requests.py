@@ -201,7 +201,7 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
     if refusal is not None:
         refusal.request = command.id
         raise refusal
-    message = Message(name, command.data, connection.subject, command.channel, command.key, command.to, command.echo)
+    message = connection.said(command)
     try:
         room = connection.hub.open(name)
         try:

@@ -37,7 +37,7 @@ async def test_a_good_handshake_is_answered_with_101(relay: RelayProcess) -> Non
             "/rooms/lobby", UPGRADE | {"Sec-WebSocket-Version": "8"}, 426, "websocket_version", id="old version"
         ),
         pytest.param("/rooms/lobby", UPGRADE | {"Sec-WebSocket-Key": "c2hvcnQ="}, 400, None, id="short key"),
-        pytest.param("/rooms/lobby", {}, 404, "not_found", id="not a handshake"),
+        pytest.param("/rooms/lobby", {}, 426, "upgrade_required", id="not a handshake"),
         pytest.param("/ws", UPGRADE | {"Upgrade": "h2c"}, 400, None, id="another upgrade"),
     ],
 )
