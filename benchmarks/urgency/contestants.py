@@ -73,13 +73,15 @@ class Contestant:
         return "no node and npm" if self.node and not (shutil.which("node") and shutil.which("npm")) else ""
 
 
-def relay_config(stage: Stage, extra: str = "") -> Path:
-    """The relay as installed: TLS, tokens. Raised is what the one publisher and its megabytes would run into."""
+def relay_config(stage: Stage, extra: str = "", port: int = PORT) -> Path:
+    """The relay as installed: TLS, tokens. Raised is what the one publisher and its megabytes would run into. `extra`
+    goes on with the table of the chat plugin.
+    """
     path = stage.folder / "relay.toml"
     path.write_text(
         f"""\
 [server]
-listen = ["0.0.0.0:{PORT}"]
+listen = ["0.0.0.0:{port}"]
 drain_spread = 0.0
 drain_timeout = 1.0
 [internal]
@@ -98,19 +100,19 @@ connections_per_subject = 0
 handshakes_per_address = 0.0
 [channels.bulk]
 capacity = {128 * MIB}
-[plugins.chat]
-rooms = ["chat:*"]
 [logging]
 level = "warning"
 format = "json"
+[plugins.chat]
+rooms = ["chat:*"]
 {extra}"""
     )
     return path
 
 
-def relay_command(stage: Stage, extra: str = "") -> list[str]:
+def relay_command(stage: Stage, extra: str = "", port: int = PORT) -> list[str]:
     chosen = [part for setting in stage.settings for part in ("--set", setting)]
-    return [sys.executable, "-m", "relay", "serve", "-c", str(relay_config(stage, extra)), *chosen]
+    return [sys.executable, "-m", "relay", "serve", "-c", str(relay_config(stage, extra, port)), *chosen]
 
 
 def _python(script: str, mode: str) -> Callable[[Stage], list[str]]:

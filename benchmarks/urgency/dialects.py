@@ -26,9 +26,13 @@ encode: Final = msgspec.msgpack.Encoder().encode
 decode: Final = msgspec.msgpack.Decoder().decode
 
 
+def stamped(number: int) -> bytes:
+    """The head of an urgent payload, stamped with this moment: 13 bytes."""
+    return _URGENT.pack(b"U", time.monotonic(), number)
+
+
 def urgent_payload(number: int) -> bytes:
-    """Stamped with this moment."""
-    return _URGENT.pack(b"U", time.monotonic(), number).ljust(URGENT_SIZE, b".")
+    return stamped(number).ljust(URGENT_SIZE, b".")
 
 
 def sent_at(payload: bytes) -> float | None:
@@ -37,6 +41,12 @@ def sent_at(payload: bytes) -> float | None:
         return None
     moment: float = _URGENT.unpack_from(payload)[1]
     return moment
+
+
+def number_of(payload: bytes) -> int:
+    """The number in an urgent payload."""
+    number: int = _URGENT.unpack_from(payload)[2]
+    return number
 
 
 class Dialect(Protocol):

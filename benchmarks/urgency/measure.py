@@ -98,7 +98,7 @@ class _Run:
         token = self.stage.token if contestant.relay else ""
         task = Task(PORT, contestant.path, authority, shared, contestant.dialect, contestant.second_socket, token)
         server = self._start("server", self.link.at_server(contestant.command(self.stage)))
-        reader = self._start("reader", self.link.at_client(_module("reader", task)), stdout=subprocess.PIPE)
+        reader = self._start("reader", self.link.at_client(module("reader", task)), stdout=subprocess.PIPE)
         self._until(lambda: board.get(Field.READER_READY) > 0, START, "the client did not connect", reader)
         for kind, path in zip(("urgent", "bulk"), contestant.publish, strict=True):
             source = Source(
@@ -113,7 +113,7 @@ class _Run:
                 total=self.total,
                 window=self.plan.window,
             )
-            self._start(kind, self.link.at_server(_module("sources", kind, source)))
+            self._start(kind, self.link.at_server(module("sources", kind, source)))
         board.set(Field.PHASE, Phase.IDLE)
         self._until(lambda: board.get(Field.URGENT_SENT) > 0, START, "no urgent message was sent", reader)
         time.sleep(self.plan.idle)
@@ -183,7 +183,8 @@ class _Run:
         return "\n".join(f"{name}: {text}" for name, text in ends if text)
 
 
-def _module(name: str, *arguments: str | msgspec.Struct) -> list[str]:
+def module(name: str, *arguments: str | msgspec.Struct) -> list[str]:
+    """The command that runs a module of this package; structs are passed as JSON."""
     said = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in arguments]
     return [sys.executable, "-m", f"benchmarks.urgency.{name}", *said]
 

@@ -71,12 +71,21 @@ def save(found: Mapping[Profile, Sequence[Result]], options: Mapping[str, Any]) 
     return path
 
 
-def write_docs(found: Mapping[Profile, Sequence[Result]]) -> None:
-    """A block for each link that was measured; the picture is of the first. Raises ValueError without the marks."""
+def caption() -> str:
     about = environment()
     machine = f"{about['cpu']}; {about['system']}, CPython {about['python']}, OpenSSL {about['openssl']}"
-    caption = f"{about['date']}, {about['commit']}; {machine}."
-    write_page({profile.name: f"{caption}\n\n{table(results)}" for profile, results in found.items()}, PAGE)
+    return f"{about['date']}, {about['commit']}; {machine}."
+
+
+def write_block(name: str, text: str) -> None:
+    """One block of the page. Raises ValueError without its marks."""
+    write_page({name: f"{caption()}\n\n{text}"}, PAGE)
+
+
+def write_docs(found: Mapping[Profile, Sequence[Result]]) -> None:
+    """A block for each link that was measured; the picture is of the first. Raises ValueError without the marks."""
+    for profile, results in found.items():
+        write_block(profile.name, table(results))
     first, results = next(iter(found.items()))
     bars = [
         plot.Bar(CONTESTANTS[one.server].title.replace("`", ""), one.p50, one.p99, ours="relay" in one.server)

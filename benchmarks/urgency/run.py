@@ -2,6 +2,7 @@
 
     python -m benchmarks.urgency [--rate 20 --delay 20 --queue 256 --loss 0] [--server relay --mode parts] [--quick]
     python -m benchmarks.urgency --all --write-docs
+    python -m benchmarks.urgency slow-readers|conflation
 
 Not here: measuring (measure), showing (report). The one rule: what could not be measured is said, and the status is 1.
 """
@@ -16,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.ctools import ROOT, Missing
-from benchmarks.urgency import report
+from benchmarks.ctools import ROOT, Missing, compile_tools
+from benchmarks.urgency import conflation, report, slow_readers
 from benchmarks.urgency.contestants import Contestant, Stage, chosen, install_packages
 from benchmarks.urgency.link import Profile, check
 from benchmarks.urgency.measure import Plan, Result, RunFailed, run
@@ -35,6 +36,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks.urgency",
         description="How late an urgent message is while megabytes of bulk are on their way to the same client.",
     )
+    parser.add_argument("what", nargs="?", default="urgency", choices=("urgency", "slow-readers", "conflation"))
     parser.add_argument("--rate", type=float, help="Mbit/s each way (20)")
     parser.add_argument("--delay", type=float, help="ms one way (20)")
     parser.add_argument("--queue", type=int, help="KB of queue at the bottleneck (256)")
@@ -96,25 +98,57 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    options = parse(sys.argv[1:])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every `finally` has its turn
-    try:
-        check()
-        contestants = chosen(options.server, options.mode)
-        for one in [one for one in contestants if one.why_not()]:
-            tell(f"{one.title} is left out: {one.why_not()}")
-            contestants.remove(one)
-        if any(one.node for one in contestants):
-            install_packages()
-        found = measure_all(options, contestants)
-    except Missing as problem:
-        sys.exit(f"error: {problem}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+def measure_urgency(options: argparse.Namespace) -> bool:
+    """Prints the tables. False: something failed."""
+    check()
+    contestants = chosen(options.server, options.mode)
+    for one in [one for one in contestants if one.why_not()]:
+        tell(f"{one.title} is left out: {one.why_not()}")
+        contestants.remove(one)
+    if any(one.node for one in contestants):
+        install_packages()
+    found = measure_all(options, contestants)
     for profile, results in found.items():
         print(f"\n## {profile.title}\n\n{report.table(results)}")
     tell(f"\n{report.save(found, vars(options))}")
     if options.write_docs:
         report.write_docs(found)
-    sys.exit(any(result.failed for results in found.values() for result in results))
+    return not any(result.failed for results in found.values() for result in results)
+
+
+def measure_conflation(options: argparse.Namespace, stage: Stage) -> str:
+    check()
+    seconds = options.seconds or (5.0 if options.quick else 15.0)
+    clients = conflation.CLIENTS
+    return conflation.lines([conflation.measure(stage, client, seconds, options.congestion) for client in clients])
+
+
+def measure_slow_readers(options: argparse.Namespace, stage: Stage) -> str:
+    seconds = options.seconds or (3.0 if options.quick else 8.0)
+    return slow_readers.lines(slow_readers.measure(stage, compile_tools(), options.rounds, seconds))
+
+
+def measure_block(options: argparse.Namespace) -> bool:
+    with tempfile.TemporaryDirectory(prefix="urgency-") as folder:
+        stage = Stage.prepare(Path(folder), options.set, options.source.resolve())
+        try:
+            said = (measure_conflation if options.what == "conflation" else measure_slow_readers)(options, stage)
+        except RunFailed as failure:
+            tell(f"FAILED: {failure}")
+            return False
+    print(said)
+    if options.write_docs:
+        report.write_block(options.what, said)
+    return True
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every `finally` has its turn
+    try:
+        done = measure_urgency(options) if options.what == "urgency" else measure_block(options)
+    except Missing as problem:
+        sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(not done)

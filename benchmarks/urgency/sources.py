@@ -1,6 +1,6 @@
-"""The publishers, each a process of its own on the server's side of the link: one of bulk, one of urgent messages.
+"""The publishers, each a process of its own on the server's side of the link: of bulk, of urgent messages, of state.
 
-    python -m benchmarks.urgency.sources urgent|bulk JSON
+    python -m benchmarks.urgency.sources urgent|bulk|state JSON
 
 Not here: the measured client (reader). The one rule: they may fill the server, never the link; they share nothing, so
 that the urgent one is never late because of the other.
@@ -17,14 +17,14 @@ from typing import Final
 import msgspec
 
 from benchmarks.urgency.board import Board, Field, Phase
-from benchmarks.urgency.dialects import RelayV1, decode, publication, urgent_payload
+from benchmarks.urgency.dialects import RelayV1, decode, publication, stamped, urgent_payload
 from benchmarks.urgency.wire import TEXT, Ended, Socket
 
 PATIENCE: Final = 30.0  # seconds until a server must answer
 
 
 class Source(msgspec.Struct):
-    """What a publisher is told. Sizes in bytes, `every` in seconds; `window`: bytes of bulk that may be in flight."""
+    """What a publisher is told. Sizes in bytes, `every` in seconds; `window`: bulk in flight; `keys`: of state."""
 
     port: int
     path: str
@@ -36,6 +36,7 @@ class Source(msgspec.Struct):
     size: int = 65536
     total: int = 0
     window: int = 0
+    keys: int = 0
 
 
 def open_socket(source: Source) -> Socket:
@@ -108,11 +109,30 @@ def send_bulk(source: Source) -> None:
     board.wait(lambda: board.phase >= Phase.DRAIN, 600)
 
 
+def send_state(source: Source) -> None:
+    """A new value of every key, every `every` seconds."""
+    board = Board(Path(source.board))
+    socket = open_socket(source)
+    board.wait(lambda: board.phase >= Phase.BULK, PATIENCE)
+    rounds = 0
+    due = time.monotonic()
+    while board.phase < Phase.DRAIN:
+        socket.send_many([publication(stamped(key), "state", f"k{key}") for key in range(source.keys)])
+        rounds += 1
+        board.set(Field.URGENT_SENT, rounds)
+        due += source.every
+        time.sleep(max(0.0, due - time.monotonic()))
+        listen(socket)
+
+
+SEND: Final = {"urgent": send_urgent, "bulk": send_bulk, "state": send_state}
+
+
 def main() -> None:
     kind, told = sys.argv[1:]
     source = msgspec.json.decode(told, type=Source)
     try:
-        (send_urgent if kind == "urgent" else send_bulk)(source)
+        SEND[kind](source)
     except Ended as why:
         if Board(Path(source.board)).phase < Phase.DRAIN:
             sys.exit(f"the {kind} publisher: {why}")

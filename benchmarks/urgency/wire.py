@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -92,18 +93,19 @@ class Socket:
         self._sock.setblocking(False)
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
-        """One message. The mask is zero: there is no proxy to protect, and masking would cost more than sending."""
-        size = len(payload)
-        if size < 126:
-            head = bytes([0x80 | opcode, 0x80 | size])
-        elif size < 65536:
-            head = bytes([0x80 | opcode, 0xFE]) + size.to_bytes(2, "big")
-        else:
-            head = bytes([0x80 | opcode, 0xFF]) + size.to_bytes(8, "big")
+        """One message."""
+        self.send_many([payload], opcode)
+
+    def send_many(self, payloads: Iterable[bytes], opcode: int = BINARY) -> None:
+        """Messages in one write. The mask is zero: there is no proxy to protect, and masking costs more than sending.
+
+        Waits until the kernel has taken all. Raises Ended.
+        """
+        data = b"".join(_head(len(payload), opcode) + payload for payload in payloads)
         polling = self._sock.gettimeout() == 0
         try:
             self._sock.settimeout(None)
-            self._sock.sendall(head + bytes(4) + payload)
+            self._sock.sendall(data)
         except OSError as error:
             raise Ended(str(error)) from None
         finally:
@@ -171,3 +173,12 @@ class Socket:
 
     def close(self) -> None:
         self._sock.close()
+
+
+def _head(size: int, opcode: int) -> bytes:
+    """A frame's head with a mask of zeros (RFC 6455 section 5.2)."""
+    if size < 126:
+        return bytes([0x80 | opcode, 0x80 | size, 0, 0, 0, 0])
+    if size < 65536:
+        return bytes([0x80 | opcode, 0xFE]) + size.to_bytes(2, "big") + bytes(4)
+    return bytes([0x80 | opcode, 0xFF]) + size.to_bytes(8, "big") + bytes(4)
