@@ -5,6 +5,7 @@ Not here: what it does (server). The one rule: the log is configured by the same
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -56,12 +57,15 @@ def run_server(load: Callable[[], LoadedConfig], on_ready: Callable[[Running], N
 
     problems: list[ConfigProblem] = []
     interrupted = False
+    sys.unraisablehook, before = logs.log_unraisable, sys.unraisablehook
     try:
         trio.run(partial(run, load_and_configure, on_ready=on_ready))
     except* ConfigError as group:  # out of a nursery, or bare; anything else passes
         problems = _problems(group)
     except* KeyboardInterrupt:  # before the signals were ours
         interrupted = True
+    finally:
+        sys.unraisablehook = before
     if interrupted:
         raise SystemExit(130)
     if problems:

@@ -241,6 +241,20 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     return handler
 
 
+def log_unraisable(happened: sys.UnraisableHookArgs) -> None:
+    """For sys.unraisablehook: one record, where the interpreter would print a traceback between the log's lines.
+
+    Any client can cause one of these: Python's ssl decodes the server name asked for, which may not be ASCII, before
+    it calls what chooses the certificate. It ends the handshake with an alert, and that is no error of ours.
+    """
+    log = logging.getLogger("relay")
+    if isinstance(happened.exc_value, UnicodeDecodeError) and isinstance(happened.object, bytes):
+        log.debug("a client asked for a server name that is not ASCII")
+    else:
+        log.error("%s: %r", happened.err_msg or "bug where nothing can be raised", happened.object,
+                  exc_info=happened.exc_value)  # fmt: skip
+
+
 def lines_lost() -> int:
     """Lines of this process that could not be written, so far."""
     return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, Handler))
