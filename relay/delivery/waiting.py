@@ -16,6 +16,10 @@ Frame: TypeAlias = bytes | Sending
 HEADS: Final = 64  # bytes of frame and part header, at most
 
 
+class Cancellation(bytes):
+    """The frame that ends a stream of which something has been sent. No policy drops it."""
+
+
 class Keeper(Protocol):
     """Who is told of what the policies do: the outbox."""
 
@@ -64,8 +68,8 @@ class Waiting:
             and self._replace(frame, message)
         ):
             return True
-        while self.bytes + size > self.capacity and self.frames and overflow in (Overflow.DROP_OLDEST, Overflow.LATEST):
-            self._drop(0, "overflow")
+        if overflow in (Overflow.DROP_OLDEST, Overflow.LATEST):
+            self._make_room(size)
         if message is not None and message.expires:
             if self.plain:
                 self.plain = False
@@ -78,6 +82,14 @@ class Waiting:
             self.streams += 1
         self.bytes += size
         return True
+
+    def _make_room(self, size: int) -> None:
+        place = 0
+        while self.bytes + size > self.capacity and place < len(self.frames):
+            if type(self.frames[place]) is Cancellation:
+                place += 1
+            else:
+                self._drop(place, "overflow")
 
     def _may_exceed(self, overflow: Overflow, size: int, message: Message | None) -> bool:
         """What the policy says to a frame that does not fit. False: it is not queued, and that was said."""
@@ -118,7 +130,7 @@ class Waiting:
         self.streams += type(frame) is Sending
         self.timed += message is not None and message.expires > 0
 
-    def _take_out(self, place: int) -> bytes | None:
+    def _take_out(self, place: int) -> Cancellation | None:
         """Removes a frame; returns the cancellation that must be sent if parts of it have left already."""
         frame = self.frames.pop(place)
         message = self.notes.pop(place)
@@ -127,7 +139,8 @@ class Waiting:
         if type(frame) is not Sending:
             return None
         self.streams -= 1
-        return frame.give_up()
+        given_up = frame.give_up()
+        return None if given_up is None else Cancellation(given_up)
 
     def _drop(self, place: int, reason: str) -> None:
         message = self.notes[place]
@@ -142,6 +155,7 @@ class Waiting:
             message = self.notes[place]
             if message is not None and 0 < message.expires <= now:
                 self._drop(place, "ttl")
+        self._relieve()
 
     def pop(self, limit: int, share: int, into: list[bytes], part_bytes: int) -> int:
         """Moves frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit` only
@@ -152,10 +166,13 @@ class Waiting:
             moved = self._pop_one(min(limit, share), limit, into, part_bytes)
         else:
             moved = self._pop_whole(min(limit, share), limit, into)
+        self._relieve()
+        return moved
+
+    def _relieve(self) -> None:
         if self.congested and self.bytes <= self.capacity // 2:
             self.congested = False
             self.keeper.relieved(self.lane)
-        return moved
 
     def _pop_whole(self, share: int, limit: int, into: list[bytes]) -> int:
         frames: list[bytes] = self.frames  # type: ignore[assignment]  # no streams: all are bytes
@@ -180,14 +197,13 @@ class Waiting:
 
     def _pop_one(self, share: int, limit: int, into: list[bytes], part_bytes: int) -> int:
         head = self.frames[0]
-        if type(head) is bytes:
+        if isinstance(head, bytes):
             if into and len(head) > limit:
                 return 0
             into.append(head)
             self._forget(1)
             self.bytes -= len(head)
             return len(head)
-        assert type(head) is Sending
         room = min(share, part_bytes) - HEADS - head.envelope_bytes
         if into and room < LEAST and room < head.left:
             return 0

@@ -295,6 +295,7 @@ class Link:
             self._resume.cancel()
         self._held = Hold(0)
         self._slowed = False
+        self._let_producers_go()
         self._rewatch()
         self._deadline = services.timers.at(services.monotonic() + services.config.timeouts.close, self.abort)
         self.writer.end_with(last)

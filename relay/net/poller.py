@@ -32,9 +32,10 @@ class Handler(Protocol):
 class Flusher:
     """Flushes for those who put while no tick ran: plugins' tasks, brokers, timers."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._wake = trio.Event()
         self.tick = Tick(self._set)
+        self.tick.clock = clock
 
     def _set(self) -> None:
         self._wake.set()
@@ -66,7 +67,7 @@ class EpollPoller:
     """Nested epoll: all connections in one epoll, which Trio's own waits for."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._flusher = Flusher()
+        self._flusher = Flusher(clock)
         self.tick = self._flusher.tick
         self._clock = clock
         self._epoll = select.epoll()
@@ -114,7 +115,7 @@ class TaskPoller:
     """The portable twin: up to two tasks per connection, one waiting for each direction."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._flusher = Flusher()
+        self._flusher = Flusher(clock)
         self.tick = self._flusher.tick
         self._clock = clock
         self._handlers: dict[int, Handler] = {}

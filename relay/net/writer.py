@@ -108,7 +108,11 @@ class Writer:
         if self.special or credit <= 0 or outbox.drops:
             self._flush_rest()
             return
-        data = outbox.take(credit)
+        try:
+            data = outbox.take(credit)
+        except Exception:
+            self._keeper.bug()
+            return
         size = len(data)
         if size <= WRITE_SIZE:
             try:
