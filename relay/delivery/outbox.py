@@ -47,11 +47,11 @@ class Tick:
     While a tick runs (`running`), its end flushes them. Put at any other time, `wake` sees to it.
     """
 
-    __slots__ = ("now", "running", "touched", "wake")
+    __slots__ = ("clock", "running", "touched", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.touched: list[Owner] = []
-        self.now = 0.0  # when this tick began, in seconds of the monotonic clock
+        self.clock: Callable[[], float] = lambda: 0.0  # monotonic seconds; the poller's, once it has one
         self.running = False
         self.wake = wake
 
@@ -207,27 +207,26 @@ class Outbox:
         return b"".join(taken)
 
     def take_urgent(self, limit: int) -> bytes:
-        """As `take`, but of strict and urgent lanes alone."""
+        """As `take`, but of strict and urgent lanes alone; urgent ones within their share."""
         taken: list[bytes] = []
+        self._scheduled = True
         self._expire()
-        for lane in self.lanes:
-            if lane is None or not lane.frames or lane.lane.priority is Priority.FAIR:
-                continue
-            while lane.frames and (moved := lane.pop(limit, limit, taken, self.part_bytes)):
-                limit -= moved
-            self._served(lane, 0)
+        while self.waiting and (moved := self._next(limit, taken, only_urgent=True)):
+            limit -= moved
+        if not self.waiting:
+            self._forgive()
         return b"".join(taken)
 
     def _expire(self) -> None:
         """Lets go of what is too old, before anything is sent in vain."""
         for lane in self.lanes:
             if lane is not None and lane.timed:
-                lane.expire(self.tick.now)
+                lane.expire(self.tick.clock())
                 if not lane.frames:
                     self.waiting &= ~lane.bit
 
-    def _next(self, limit: int, taken: list[bytes]) -> int:
-        """Serves one lane. Returns the bytes moved; 0: what goes next does not fit any more."""
+    def _next(self, limit: int, taken: list[bytes], *, only_urgent: bool = False) -> int:
+        """Serves one lane. Returns the bytes moved; 0: what goes next does not fit any more, or may not go now."""
         fair = urgent = None
         for lane in self.lanes:
             if lane is None or not lane.frames:
@@ -239,17 +238,18 @@ class Outbox:
                 urgent = urgent or lane
             else:
                 fair = lane
-        if urgent is None:
-            return self._next_fair(limit, taken)
-        if fair is None:
+        if urgent is not None and fair is None:
             self._urgent_left = self.urgent_quota
             return self._served(urgent, urgent.pop(limit, limit, taken, self.part_bytes))
-        if self._urgent_left > 0:
+        if urgent is not None and self._urgent_left > 0:
             moved = urgent.pop(limit, self._urgent_left, taken, self.part_bytes)
             self._urgent_left -= moved
             return self._served(urgent, moved)
+        if only_urgent:
+            return 0
         moved = self._next_fair(limit, taken)
-        self._urgent_left += moved * self.urgent_quota // (ROUND - self.urgent_quota)
+        if urgent is not None:
+            self._urgent_left += moved * self.urgent_quota // (ROUND - self.urgent_quota)
         return moved
 
     def _next_fair(self, limit: int, taken: list[bytes]) -> int:
