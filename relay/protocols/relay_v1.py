@@ -261,6 +261,8 @@ class _RelayV1(Generic[Codec]):
             )
         )
         size = len(payload)
+        if len(envelope) > 0xFFFF or size > 0xFFFFFFFF:  # more than a part's header can say
+            return None
 
         def cut(stream: int, position: int, length: int) -> bytes:
             end = position + length
