@@ -204,6 +204,9 @@ class Limits(Table, frozen=True):
     message_bytes: Annotated[int, about("Largest message from a client, bytes; beyond it close code 1009.", ge=1)] = (
         65536
     )
+    sockets_per_session: Annotated[
+        int, about("WebSockets one session may have (`?session=…&channels=…`), the first included.", ge=1)
+    ] = 4
     parted_message_bytes: Annotated[
         Bytes, about("Largest message a relay.v1 client may send in parts, bytes; 0: none may.")
     ] = 16777216

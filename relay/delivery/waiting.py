@@ -157,6 +157,13 @@ class Waiting:
                 self._drop(place, "ttl")
         self._relieve()
 
+    def contents(self) -> list[tuple[Frame, Message | None]]:
+        """All that waits, in order; it is taken out."""
+        frames, notes = self.frames, self.notes if not self.plain else [None] * len(self.frames)
+        self.frames, self.notes = [], []
+        self.bytes = self.streams = self.timed = 0
+        return list(zip(frames, notes, strict=True))
+
     def pop(self, limit: int, share: int, into: list[bytes], part_bytes: int) -> int:
         """Moves frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit` only
         as

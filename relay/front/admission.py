@@ -11,7 +11,6 @@ import logging
 import secrets
 import socket
 import time
-from typing import Final
 
 import trio
 
@@ -19,24 +18,21 @@ from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import Rejected
-from relay.front.state import PLAIN, PROTOCOLS, State
-from relay.net.handshake import Upgrade, accept_response, check_upgrade, choose_subprotocol, is_upgrade
+from relay.front.place import check_home, find_place, find_session
+from relay.front.state import PROTOCOLS, State
+from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Request
 from relay.net.http import HTTPConnection
 from relay.net.link import Link
 from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
-from relay.protocols.base import WireProtocol
 from relay.protocols.frames import close_frame
-from relay.protocols.names import check_room_name
 from relay.session.connection import Connection
+from relay.session.leg import Leg
 from relay.session.services import Services
 
 log = logging.getLogger("relay")
-
-ROOMS: Final = "/rooms/"
-MANY_ROOMS: Final = "/ws"
 
 
 class Admission:
@@ -96,7 +92,7 @@ class Admission:
             admitted = await self._admit(http, request, transport)
             if admitted is None:
                 return
-            link, accept = admitted
+            link, accept, last = admitted
             try:
                 await transport.send_all(accept)
                 counters.handshakes += 1
@@ -104,7 +100,7 @@ class Admission:
                     counters.pending -= 1
                     pending = False
                     self._room.set()
-                link.start(http.take_early(), _last(request))
+                link.start(http.take_early(), last)
                 del http, request, accept, admitted  # what a parked task holds, every idle connection holds
                 await link.ended.wait()
             finally:
@@ -169,7 +165,9 @@ class Admission:
             return None
         return request
 
-    async def _admit(self, http: HTTPConnection, request: Request, transport: Transport) -> tuple[Link, bytes] | None:
+    async def _admit(
+        self, http: HTTPConnection, request: Request, transport: Transport
+    ) -> tuple[Link, bytes, int] | None:
         """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
         reason.
         """
@@ -177,9 +175,10 @@ class Admission:
         upgrade = None
         try:
             upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
-            protocol, home = self._find_place(request, upgrade)
+            place = find_place(request, upgrade, self.state, self.services)
             identity = await self._authenticate(upgrade)
-            self._check_home(identity, home)
+            check_home(identity, place, self.services)
+            session = find_session(identity, place, self.services) if place.session else None
             self._count_in(identity)
         except Rejected as rejected:
             counters.rejected[rejected.code] += 1
@@ -198,40 +197,14 @@ class Admission:
                 await http.refuse(rejected)
             return None
         link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine)
-        link.connection = Connection(self.services, link, identity, protocol, secrets.token_urlsafe(12), home)
+        if session is None:
+            name = secrets.token_urlsafe(12)
+            link.connection = Connection(self.services, link, identity, place.protocol, name, place.home)
+        else:
+            link.connection = Leg(session, link, identity, list(place.channels))
         counters.connections += 1
         self.state.links.add(link)
-        return link, accept_response(upgrade, protocol.subprotocol)
-
-    def _find_place(self, request: Request, upgrade: Upgrade) -> tuple[WireProtocol, str]:
-        """Which wire format, and which room the address names. What can be refused without looking at the token is
-        refused.
-        """
-        state = self.state
-        config = self.services.config
-        if state.draining:
-            raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
-        most = config.limits.max_connections
-        if most and self.services.counters.connections >= most:
-            raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
-        if not state.rules.origins.allows(upgrade.origin, request.host, state.certificates is not None):
-            raise Rejected(403, "origin", "pages of this origin may not connect", setting="auth.allowed_origins")
-        subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))
-        if request.path == MANY_ROOMS:
-            if subprotocol is None:
-                known = ", ".join(PROTOCOLS)
-                raise Rejected(
-                    400,
-                    "unknown_subprotocol",
-                    f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME",
-                )
-            return PROTOCOLS[subprotocol], ""
-        if request.path.startswith(ROOMS):
-            home = request.path.removeprefix(ROOMS)
-            if problem := check_room_name(home, config.limits.room_name_bytes):
-                raise Rejected(400, "bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
-            return (PLAIN if subprotocol is None else PROTOCOLS[subprotocol]), home
-        raise Rejected(404, "not_found", "WebSockets are served at /ws and /rooms/NAME")
+        return link, accept_response(upgrade, place.protocol.subprotocol), place.last
 
     async def _authenticate(self, upgrade: Upgrade) -> Identity:
         """Raises Rejected 401; 503 where keys could not be fetched in time."""
@@ -247,15 +220,6 @@ class Admission:
                 if await rules.fetcher.wait_for_kid(unknown.kid):
                     return rules.verify(upgrade.token)
             raise
-
-    def _check_home(self, identity: Identity, home: str) -> None:
-        """Grants first: who may not join a room does not learn whether it exists."""
-        if not home:
-            return
-        if not identity.grants.may_join(home):
-            raise Rejected(403, "forbidden", "your token does not let you join this room")
-        if self.services.hub.router(home) is None:
-            raise Rejected(404, "no_such_room", "no plugin serves a room of that name", setting="plugins")
 
     def _count_in(self, identity: Identity) -> None:
         if not self.state.subjects.enter(identity.subject):
@@ -302,9 +266,3 @@ class Admission:
                 }
             },
         )
-
-
-def _last(request: Request) -> int:
-    """`?last=N`: how many of the room's remembered messages a plain client wants to begin with."""
-    wanted = request.parameter("last") or ""
-    return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 PLAIN: WireProtocol = Plain()
 PROTOCOLS: dict[str, WireProtocol] = {"relay.v1.json": RelayV1Json(), "relay.v1.msgpack": RelayV1Msgpack()}
+WHOLE: dict[str, WireProtocol] = {
+    "relay.v1.json": RelayV1Json(takes_parts=False),
+    "relay.v1.msgpack": RelayV1Msgpack(takes_parts=False),
+}
+"""The same for clients that asked for whole messages (`?parts=0`)."""
 
 
 def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:

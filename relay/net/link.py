@@ -21,6 +21,7 @@ from relay.net.websocket import Engine, EngineLimits
 from relay.net.writer import Writer
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection, Hold
+from relay.session.leg import Leg
 from relay.session.services import Services
 from relay.session.timers import Timer
 
@@ -43,7 +44,7 @@ class Link:
         "writer",
     )  # fmt: skip
 
-    connection: Connection
+    connection: Connection | Leg
 
     def __init__(
         self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits
@@ -132,7 +133,7 @@ class Link:
             return
         pace = self._pace
         services = self.services
-        services.producer = self.connection
+        services.producer = self.connection.main
         pace.messages += engine.feed(data, now)
         services.producer = None
         pace.bytes += size
@@ -255,7 +256,7 @@ class Link:
     def congested(self, lane: Lane) -> None:
         """More waits for this client than its channel holds: who sends it waits too, for a while."""
         producer = self.services.producer
-        if producer is None or producer is self.connection or self.connection.closing is not None:
+        if producer is None or producer is self.connection.main or self.connection.closing is not None:
             return
         if self._producers is None:
             self._producers = set()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.auth.tokens import Identity
-from relay.delivery.outbox import Outbox
+from relay.delivery.outbox import Drop, Outbox
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
@@ -24,7 +24,13 @@ from relay.session.services import Services
 from relay.session.timers import Timer
 from relay.session.work import Job, Work
 
+if TYPE_CHECKING:
+    from relay.session.leg import Leg
+
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
+
+
+ENDED: Final = CloseReason(CloseCode.NORMAL, "the session's first socket has ended")
 
 
 class Hold(enum.IntFlag):
@@ -53,7 +59,7 @@ class Connection:
 
     __slots__ = (
         "_expiry", "_joiner", "_parts_timer", "_readers", "bare", "closing", "home", "hub", "identity", "joining",
-        "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
+        "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -74,11 +80,17 @@ class Connection:
         self.joining: dict[str, int] | None = (
             None  # rooms whose hook is still deciding: what else is asked of them waits behind
         )
+        self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
         self._expiry: Timer | None = None
         self._joiner: Joiner | None = None
         self._parts_timer: Timer | None = None
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
+
+    @property
+    def main(self) -> Connection:
+        """The session of this socket: itself."""
+        return self
 
     def start(self, last: int = 0) -> None:
         """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come
@@ -86,6 +98,7 @@ class Connection:
         """
         services, config = self.services, self.services.config
         limits = config.limits
+        services.sessions[self.session] = self
         self._hear_of_expiry()
         self.answer(
             self.protocol.hello(
@@ -99,6 +112,8 @@ class Connection:
                         "messages_per_second": limits.messages_per_second,
                         "bytes_per_second": limits.bytes_per_second,
                         "rooms_per_connection": limits.rooms_per_connection,
+                        "part_bytes": config.outbox.part_bytes,
+                        "parted_message_bytes": limits.parted_message_bytes,
                     },
                     config.websocket.heartbeat,
                     services.version,
@@ -252,17 +267,24 @@ class Connection:
         if self.closing is None:
             self.closing = reason
             self.depart()
+            self._end_legs(reason)
             self.wire.close(reason, self.protocol.bye(reason))
 
     def lost(self) -> None:
         """The socket is gone, with or without a close before it."""
         self.depart()
+        self._end_legs(ENDED)
+        self.services.sessions.pop(self.session, None)
         if self.work is not None:
             self.work.cancel()
         for timer in (self._expiry, self._parts_timer):
             if timer is not None:
                 timer.cancel()
         self.services.closed(self.subject)
+
+    def _end_legs(self, reason: CloseReason) -> None:
+        for leg in list(self.legs):
+            leg.close(reason)
 
     def depart(self) -> None:
         """Leaves all rooms."""
@@ -295,6 +317,9 @@ class Connection:
     def tell_drops(self) -> None:
         """Says which messages this client will not get."""
         drops, self.outbox.drops = self.outbox.drops, None
+        self.say_drops(drops)
+
+    def say_drops(self, drops: dict[tuple[str, str, str], Drop] | None) -> None:
         for (room, channel, reason), drop in (drops or {}).items():
             self.services.counters.dropped[channel, reason] += drop.count
             if room:

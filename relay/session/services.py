@@ -6,7 +6,7 @@ Not here: anything about one connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from relay.auth.tokens import Identity
@@ -41,5 +41,7 @@ class Services:
     version: str
     closed: Callable[[str], None] = lambda subject: None
     """Told the subject of every connection that has ended."""
+    sessions: dict[str, Connection] = field(default_factory=dict)
+    """By name, for those who come with one more socket."""
     producer: Connection | None = None
     """Whose message is being handled just now: who waits if its readers cannot keep up."""

@@ -1,0 +1,93 @@
+"""Messages that come in parts, until they are whole.
+
+Not here: what a part looks like, and the joining itself (relay.protocols.parts). The one rule: what is held is bounded
+in bytes and in number; a message beyond that is let go, and that is said with a `Gap`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from relay.client.codec import UNREADABLE, Codec, value
+from relay.client.errors import Disconnected
+from relay.client.events import Gap, Message, Progress
+from relay.errors import Refused
+from relay.protocols.parts import CANCEL, FIRST, Joiner, Part, decode_part
+
+STREAMS: Final = 16  # messages in parts at once; the relay has one under way in each channel
+TOTAL: Final = 4  # times the largest message: what all of them together may hold
+
+
+class _Head(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """The envelope in the first part: a message without its data."""
+
+    room: str
+    kind: str
+    sender: str | None = None
+    offset: int = 0
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    at: float = 0.0
+
+
+class Incoming:
+    """The messages in parts of one connection. `message_bytes` bounds each, as `max_message_bytes` does whole ones."""
+
+    def __init__(self, codec: Codec, message_bytes: int, *, progress: bool) -> None:
+        self._joiner = Joiner(message_bytes, TOTAL * message_bytes, STREAMS)
+        self._decode: Any = (msgspec.json if codec == "json" else msgspec.msgpack).Decoder(_Head).decode
+        self._progress = progress
+        self._heads: dict[int, _Head] = {}
+        self._received: dict[int, int] = {}
+
+    def add(self, raw: bytes) -> list[Message | Gap | Progress]:
+        """What is to be told after one more part. Raises Disconnected: that is not relay.v1."""
+        try:
+            part = decode_part(raw)
+            if part.flags & FIRST:
+                head: _Head | None = self._decode(part.envelope)
+            else:
+                head = self._heads.get(part.stream)
+            if head is None:
+                return []  # the rest of one that was let go
+            return self._join(part, head)
+        except UNREADABLE as error:
+            raise Disconnected(1002, f"the server does not speak relay.v1: {error}") from None
+        except Refused as refused:  # of the relay, not by it
+            raise Disconnected(1002, f"the server does not speak relay.v1: {refused.message}") from None
+
+    def _join(self, part: Part, head: _Head) -> list[Message | Gap | Progress]:
+        try:
+            whole = self._joiner.add(part, 0.0)
+        except Refused as refused:
+            if refused.code == "bad_part":
+                raise
+            self._forget(part.stream)
+            return [Gap(head.room, head.offset, head.offset, "client_limit")]
+        self._heads[part.stream] = head
+        received = self._received[part.stream] = self._received.get(part.stream, 0) + len(part.data)
+        told: list[Message | Gap | Progress] = []
+        cancelled = bool(part.flags & CANCEL)
+        if self._progress:
+            progress = Progress(head.room, part.stream, received, part.size, head.key, head.channel, head.offset)
+            told.append(msgspec.structs.replace(progress, cancelled=True) if cancelled else progress)
+        if whole is not None or cancelled:
+            self._forget(part.stream)
+        if whole is not None:
+            told.append(_message(head, whole[1]))
+        return told
+
+    def _forget(self, stream: int) -> None:
+        self._heads.pop(stream, None)
+        self._received.pop(stream, None)
+
+
+def _message(head: _Head, raw: bytes) -> Message | Gap:
+    try:
+        data = value(head.kind, raw)
+    except UNREADABLE:  # the relay passes documents on unread: that is the publisher's fault, not the relay's
+        return Gap(head.room, head.offset, head.offset, "unreadable")
+    return Message(head.room, data, head.sender, head.offset, head.channel, head.key, head.to, head.at)

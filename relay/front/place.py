@@ -1,0 +1,110 @@
+"""Where a WebSocket handshake wants to go: which wire format, which room or session. What its address says, checked.
+
+Not here: who the client is (admission). The one rule: what can be refused without looking at the token is refused
+before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from relay.auth.tokens import Identity
+from relay.errors import Refused, Rejected
+from relay.front.state import PLAIN, PROTOCOLS, WHOLE, State
+from relay.net.handshake import Upgrade, choose_subprotocol
+from relay.net.head import Request
+from relay.protocols.base import WireProtocol
+from relay.protocols.names import check_room_name
+from relay.session.connection import Connection
+from relay.session.services import Services
+
+ROOMS: Final = "/rooms/"
+MANY_ROOMS: Final = "/ws"
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """`home` is the room in the address, or ""; `last` how many of its messages a client wants to begin with.
+
+    `session` and `channels` (lanes' indexes) are given where this is one more socket of a session.
+    """
+
+    protocol: WireProtocol
+    home: str = ""
+    last: int = 0
+    session: str = ""
+    channels: tuple[int, ...] = ()
+
+
+def find_place(request: Request, upgrade: Upgrade, state: State, services: Services) -> Place:
+    """Raises Rejected: 400, 403 (origin), 404, 503."""
+    config = services.config
+    if state.draining:
+        raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
+    most = config.limits.max_connections
+    if most and services.counters.connections >= most:
+        raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
+    if not state.rules.origins.allows(upgrade.origin, request.host, state.certificates is not None):
+        raise Rejected(403, "origin", "pages of this origin may not connect", setting="auth.allowed_origins")
+    subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))
+    protocol = PLAIN
+    if subprotocol is not None:
+        protocol = (WHOLE if request.parameter("parts") == "0" else PROTOCOLS)[subprotocol]
+    if request.path == MANY_ROOMS:
+        if subprotocol is None:
+            known = ", ".join(PROTOCOLS)
+            why = f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME"
+            raise Rejected(400, "unknown_subprotocol", why)
+        session = request.parameter("session") or ""
+        return Place(protocol, session=session, channels=_moved(request, services) if session else ())
+    if request.path.startswith(ROOMS):
+        home = request.path.removeprefix(ROOMS)
+        if problem := check_room_name(home, config.limits.room_name_bytes):
+            raise Rejected(400, "bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
+        return Place(protocol, home, _last(request))
+    raise Rejected(404, "not_found", "WebSockets are served at /ws and /rooms/NAME")
+
+
+def check_home(identity: Identity, place: Place, services: Services) -> None:
+    """Grants first: who may not join a room does not learn whether it exists. Raises Rejected: 403, 404."""
+    if not place.home:
+        return
+    if not identity.grants.may_join(place.home):
+        raise Rejected(403, "forbidden", "your token does not let you join this room")
+    if services.hub.router(place.home) is None:
+        raise Rejected(404, "no_such_room", "no plugin serves a room of that name", setting="plugins")
+
+
+def find_session(identity: Identity, place: Place, services: Services) -> Connection:
+    """The session one more socket is for. Raises Rejected: 404 for one that is not there or another subject's, 429."""
+    connection = services.sessions.get(place.session)
+    if connection is None or connection.subject != identity.subject or connection.closing is not None:
+        raise Rejected(404, "no_such_session", "you have no session of that name here")
+    if connection.protocol is not place.protocol:
+        raise Rejected(400, "other_protocol", f"this session speaks {connection.protocol.name}")
+    if len(connection.legs) + 1 >= services.config.limits.sockets_per_session:
+        raise Rejected(
+            429, "too_many_sockets", "this session has as many sockets as it may have",
+            retry_after=5.0, setting="limits.sockets_per_session",
+        )  # fmt: skip
+    return connection
+
+
+def _moved(request: Request, services: Services) -> tuple[int, ...]:
+    """`?channels=urgent,state`: the channels that leave by this socket."""
+    names = [name for name in (request.parameter("channels") or "").split(",") if name]
+    try:
+        indexes = tuple(services.channels.index(name) for name in dict.fromkeys(names))
+    except Refused as refused:
+        raise Rejected(400, refused.code, refused.message, setting=refused.setting) from None
+    if not indexes or services.channels.control in indexes:
+        why = "name the channels that leave by this socket, as in ?session=…&channels=urgent; control cannot be moved"
+        raise Rejected(400, "no_such_channel", why, setting="channels")
+    return indexes
+
+
+def _last(request: Request) -> int:
+    """`?last=N`: how many of the room's remembered messages a client wants to begin with."""
+    wanted = request.parameter("last") or ""
+    return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0

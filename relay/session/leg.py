@@ -1,0 +1,81 @@
+"""One more socket of a session: some channels leave by it, and what comes by it is the session's.
+
+Not here: the session itself (connection). The one rule: the first socket is the session; without it the others end,
+and when another one ends, its channels are back on the first.
+"""
+
+from __future__ import annotations
+
+from relay.auth.tokens import Identity
+from relay.delivery.detour import divert, rejoin
+from relay.errors import CloseReason
+from relay.session.connection import Connection, Wire
+
+
+class Leg:
+    """What a link has for a connection where it is not the session's first socket. `channels` are lanes' indexes."""
+
+    __slots__ = ("_channels", "closing", "identity", "main", "messages", "protocol", "session", "subject", "wire")
+
+    def __init__(self, main: Connection, wire: Wire, identity: Identity, channels: list[int]) -> None:
+        self.main = main
+        self._channels = channels
+        self.wire = wire
+        self.identity = identity
+        self.subject = main.subject
+        self.session = main.session
+        self.protocol = main.protocol
+        self.messages = 0
+        self.closing: CloseReason | None = None
+
+    def start(self, last: int = 0) -> None:
+        """Moves the channels here. A later socket takes channels over from an earlier one."""
+        if self.main.closing is not None:
+            self.close(self.main.closing)
+            return
+        for other in self.main.legs:
+            other.give_up(self._channels)
+        self.main.legs.append(self)
+        for index in self._channels:
+            divert(self.main.outbox, self.wire.outbox, index)
+
+    def give_up(self, channels: list[int]) -> None:
+        """Lets go of channels that another socket takes."""
+        for index in channels:
+            if index in self._channels:
+                self._channels.remove(index)
+                rejoin(self.main.outbox, self.wire.outbox, index)
+
+    def message(self, opcode: int, payload: bytes) -> None:
+        """What comes by this socket."""
+        self.messages += 1
+        self.main.message(opcode, payload)
+
+    def close(self, reason: CloseReason) -> None:
+        if self.closing is None:
+            self.closing = reason
+            self.depart()
+            self.wire.close(reason, None)
+
+    def depart(self) -> None:
+        """The channels go back to the session's first socket."""
+        if self in self.main.legs:
+            self.main.legs.remove(self)
+            if self.main.closing is None:
+                for index in list(self._channels):
+                    rejoin(self.main.outbox, self.wire.outbox, index)
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        self.depart()
+
+    def tell_drops(self) -> None:
+        """Drops are told on the session's first socket."""
+        drops, self.wire.outbox.drops = self.wire.outbox.drops, None
+        self.main.say_drops(drops)
+
+    def wait_for(self, reader: object) -> None:
+        self.main.wait_for(reader)
+
+    def waited_for(self, reader: object) -> None:
+        self.main.waited_for(reader)
