@@ -11,32 +11,35 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
 
+from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
+from relay.config.trust import ALGORITHMS, JWKS, TLS, Auth, Certificate, Claims, Grants, Key, default_keys
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the config file. Unknown keys are errors."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-
-
-def about(description: str, **bounds: Any) -> Meta:
-    """What a setting means, and its bounds: ge, gt, le, lt."""
-    return Meta(description=description, **bounds)
-
-
-def default(table: type[Table]) -> Any:
-    return msgspec.field(default_factory=table)
-
-
-def items(*values: str) -> Any:
-    return msgspec.field(default_factory=lambda: list(values))
-
-
-Seconds = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=0)]
-Bytes = Annotated[int, Meta(ge=0)]
+__all__ = [
+    "ALGORITHMS",
+    "JWKS",
+    "TLS",
+    "Auth",
+    "Certificate",
+    "Channel",
+    "Claims",
+    "Config",
+    "Grants",
+    "Internal",
+    "Key",
+    "Limits",
+    "Logging",
+    "Outbox",
+    "PluginTable",
+    "Server",
+    "Supervision",
+    "Table",
+    "Timeouts",
+    "WebSocket",
+    "default_channels",
+    "default_keys",
+    "default_plugins",
+]
 
 
 class Server(Table, frozen=True):
@@ -76,113 +79,6 @@ class Internal(Table, frozen=True):
     listen: Annotated[list[str], about("Addresses of the internal listener; [] switches it off.")] = items(
         "127.0.0.1:9090"
     )
-
-
-class Certificate(Table, frozen=True):
-    """A certificate beside the main one, chosen by the name the client asks for (SNI)."""
-
-    certificate: Annotated[str, about("PEM file: the certificate and its chain.")]
-    key: Annotated[str, about("PEM file: the private key.")]
-    names: Annotated[list[str], about("Host names it is for; [] takes those in the certificate.")] = []
-
-
-class TLS(Table, frozen=True):
-    """Certificates. Files are read at start and again on SIGHUP; a broken pair is refused and the old one stays."""
-
-    certificate: Annotated[str, about("PEM file: the certificate and its chain.")] = "certs/server.pem"
-    key: Annotated[str, about("PEM file: the private key.")] = "certs/server-key.pem"
-    minimum_version: Annotated[Literal["1.2", "1.3"], about("Lowest TLS version spoken.")] = "1.2"
-    sni: Annotated[list[Certificate], about("More certificates, one table [[tls.sni]] each.")] = []
-
-
-ALGORITHMS = Literal[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
-    "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
-]  # fmt: skip
-
-
-class Key(Table, frozen=True):
-    """A key that tokens are signed with. Exactly one of secret, secret_file, public_key, public_key_file."""
-
-    algorithm: Annotated[ALGORITHMS, about("The only algorithm this key may be used with.")]
-    kid: Annotated[str, about("Key id; a token that names a kid is checked with that key only.")] = ""
-    secret: Annotated[str, about("HMAC secret as text; better in secret_file or the environment.")] = ""
-    secret_file: Annotated[str, about("File with the HMAC secret; one newline at its end is ignored.")] = ""
-    public_key: Annotated[str, about("Public key, PEM.")] = ""
-    public_key_file: Annotated[str, about("File with the public key, PEM.")] = ""
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:  # may end up in a log or a traceback; the secret may not
-        return [(name, "..." if name == "secret" and value else value) for name, value in super().__rich_repr__()]
-
-
-def default_keys() -> list[Key]:
-    return [Key(algorithm="HS256", kid="dev", secret_file="certs/token-secret")]  # noqa: S106 - a path
-
-
-class JWKS(Table, frozen=True):
-    """A set of keys published by the issuer (RFC 7517)."""
-
-    file: Annotated[str, about("File with a JWK set; read again on SIGHUP.")] = ""
-    url: Annotated[str, about("https URL of a JWK set, fetched in the background.")] = ""
-    ca_file: Annotated[str, about("PEM file of the authorities trusted for the URL; empty: those of the system.")] = ""
-    refresh: Annotated[Seconds, about("Seconds between fetches.")] = 300.0
-    cooldown: Annotated[Seconds, about("Least seconds between two fetches, also when tokens name unknown keys.")] = 30.0
-    timeout: Annotated[Seconds, about("Seconds one fetch may take.")] = 5.0
-    max_bytes: Annotated[Bytes, about("Largest key set accepted, bytes.")] = 262144
-
-
-class Claims(Table, frozen=True):
-    """Names of the claims, for tokens that others issue."""
-
-    subject: Annotated[str, about("Claim that says who.")] = "sub"
-    grants: Annotated[
-        str,
-        about("Claim that says what: an object with join, publish, presence, history, call, channels, join_at_start."),
-    ] = "relay"
-
-
-class Grants(Table, frozen=True):
-    """What a token without a grants claim may do.
-
-    Patterns match whole segments between colons, or a trailing *; {sub} is the subject.
-    """
-
-    join: Annotated[list[str], about("Rooms it may join.")] = []
-    publish: Annotated[list[str], about("Rooms it may publish in.")] = []
-    presence: Annotated[list[str], about("Rooms whose members it may see.")] = []
-    history: Annotated[list[str], about("Rooms whose history it may read.")] = []
-    call: Annotated[list[str], about("Rooms whose plugin methods it may call.")] = []
-    channels: Annotated[list[str], about("Channels it may name when publishing.")] = []
-    join_at_start: Annotated[list[str], about("Rooms it is put into when it connects.")] = []
-
-
-class Auth(Table, frozen=True):
-    """Who may connect: the token is a JWT, checked before the WebSocket handshake is answered."""
-
-    issuer: Annotated[str, about("Required `iss` claim; empty: not checked.")] = ""
-    audience: Annotated[
-        str, about("Required `aud` claim; empty: a token with an audience is refused, as RFC 7519 asks.")
-    ] = ""
-    leeway: Annotated[float, about("Seconds of clock difference forgiven in exp and nbf.", ge=0, le=300)] = 10.0
-    max_lifetime: Annotated[Seconds, about("Longest exp - now accepted, seconds; 0: any.")] = 0.0
-    token_in_query: Annotated[
-        bool, about("Also take the token from ?token=…; it will be in the access logs of proxies.")
-    ] = False
-    allowed_origins: Annotated[
-        list[str],
-        about(
-            "Origins whose pages may connect, as 'https://app.example'; '*.' in front of the host means its "
-            "subdomains; 'self' the relay's own address; '*' any. A client that sends no Origin is not a browser and "
-            "is let through."
-        ),
-    ] = items("self")
-    cache_tokens: Annotated[Count, about("Verified tokens remembered (by SHA-256) until they expire.")] = 10000
-    keys: Annotated[list[Key], about("Keys that tokens may be signed with, one table [[auth.keys]] each.")] = (
-        msgspec.field(default_factory=default_keys)
-    )
-    jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
-    claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
-    default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
 
 
 class Limits(Table, frozen=True):

@@ -16,10 +16,11 @@ from relay.delivery.outbox import Drop, Outbox
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
-from relay.protocols.parts import Joiner, decode_part, is_part
+from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room
 from relay.session import requests
+from relay.session.incoming import Incoming
 from relay.session.services import Services
 from relay.session.timers import Timer
 from relay.session.work import Job, Work
@@ -58,8 +59,8 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_expiry", "_joiner", "_parts_timer", "_readers", "bare", "closing", "home", "hub", "identity", "joining",
-        "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
+        "_expiry", "_incoming", "_readers", "bare", "closing", "home", "hub", "identity", "joining", "legs",
+        "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -83,8 +84,7 @@ class Connection:
         self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
         self._expiry: Timer | None = None
-        self._joiner: Joiner | None = None
-        self._parts_timer: Timer | None = None
+        self._incoming: Incoming | None = None  # messages that come in parts
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
 
     @property
@@ -139,9 +139,12 @@ class Connection:
                 self._publish_home(Payload(KINDS[opcode], payload))
                 return
             if opcode == Kind.BINARY and is_part(payload) and self.protocol.takes_parts:
-                command = self._join_parts(payload)
-                if command is None:
+                if self._incoming is None:
+                    self._incoming = Incoming(self)
+                whole = self._incoming.add(payload)
+                if whole is None:
                     return
+                command = whole
             else:
                 command = self.protocol.decode(opcode, payload, self.home)
             if type(command) is Publish:
@@ -152,38 +155,6 @@ class Connection:
             self.refuse(refused.request, refused)
         except ProtocolError as error:
             self.close(error.reason)
-
-    def _join_parts(self, payload: bytes) -> Command | None:
-        """One part of a message; the message's command, once it is whole. Raises Refused."""
-        limits = self.services.config.limits
-        if self._joiner is None:
-            if not limits.parted_message_bytes:
-                raise Refused("bad_part", "messages in parts are switched off", setting="limits.parted_message_bytes")
-            self._joiner = Joiner(limits.parted_message_bytes, limits.parted_bytes, limits.parted_streams)
-        now = self.services.monotonic()
-        whole = self._joiner.add(decode_part(payload), now)
-        if whole is not None:
-            return self.protocol.parted(*whole)
-        self._watch_parts(now)
-        return None
-
-    def _watch_parts(self, now: float) -> None:
-        """Looks after a while whether messages in parts are getting anywhere; one timer a connection, while there are
-        any.
-        """
-        joiner, timeouts = self._joiner, self.services.config.timeouts
-        if joiner is not None and joiner and self._parts_timer is None:
-            self._parts_timer = self.services.timers.at(now + timeouts.part, self._drop_late_parts)
-
-    def _drop_late_parts(self) -> None:
-        self._parts_timer = None
-        if self._joiner is not None and self.closing is None:
-            now = self.services.monotonic()
-            timeouts = self.services.config.timeouts
-            for stream, _ in self._joiner.expire(now, timeouts.part, timeouts.parted_message):
-                why = f"stream {stream}: no more parts came in time"
-                self.refuse(None, Refused("timeout", why, setting="timeouts.part"))
-            self._watch_parts(now)
 
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
@@ -277,9 +248,10 @@ class Connection:
         self.services.sessions.pop(self.session, None)
         if self.work is not None:
             self.work.cancel()
-        for timer in (self._expiry, self._parts_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._incoming is not None:
+            self._incoming.stop()
         self.services.closed(self.subject)
 
     def _end_legs(self, reason: CloseReason) -> None:
