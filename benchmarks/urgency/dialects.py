@@ -54,6 +54,10 @@ class Dialect(Protocol):
 
     parts: int
 
+    @property
+    def held(self) -> int:
+        """Bytes of messages that are not whole yet."""
+
     def begin(self, socket: Socket) -> None:
         """Says what must be said before messages come. The socket still blocks. Raises Ended."""
 
@@ -66,6 +70,7 @@ class Bare:
     """A message is a payload: the relay's plain mode, `websockets`, `ws`."""
 
     parts = 0
+    held = 0
 
     def begin(self, socket: Socket) -> None:
         pass
@@ -82,6 +87,10 @@ class RelayV1:
         self.session = ""
         self._joins = joins
         self._joiner = Joiner(_LARGEST, _LARGEST, 1024)
+
+    @property
+    def held(self) -> int:
+        return self._joiner.held
 
     def begin(self, socket: Socket) -> None:
         wanted = {"hello", "ok"} if self._joins else {"hello"}
@@ -135,6 +144,7 @@ class SocketIO:
     """Engine.IO 4 over WebSocket, Socket.IO 5: the events `bulk` and `urgent`, each with one binary attachment."""
 
     parts = 0
+    held = 0
 
     def __init__(self) -> None:
         self._socket: Socket | None = None

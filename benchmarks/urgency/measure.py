@@ -90,7 +90,7 @@ class _Run:
         self.looks: list[Tcp] = []
         self.memory = 0
         wanted = int(up.profile.rate * 1e6 / 8 * plan.seconds)
-        self.total = wanted // contestant.size * contestant.size
+        self.total = max(1, wanted // contestant.size) * contestant.size
 
     def go(self) -> Result:
         contestant, board = self.contestant, self.board

@@ -11,6 +11,7 @@ import gc
 import selectors
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ class Record(msgspec.Struct):
 
     urgent: list[tuple[float, float]] = msgspec.field(default_factory=list)
     bulk: list[tuple[float, int]] = msgspec.field(default_factory=list)  # (received, bytes so far)
+    whole: int = 0  # bytes of bulk in whole messages
     parts: int = 0
     ended: str = ""
 
@@ -56,7 +58,7 @@ def run(task: Task) -> Record:
             for socket, dialect in _connect(task):
                 socket.poll()
                 selector.register(socket, selectors.EVENT_READ, (socket, dialect))
-                _note(record, board, dialect.payloads(socket.early()), time.monotonic())
+                _note(record, board, dialect, socket.early(), time.monotonic())
             gc.disable()
             board.set(Field.READER_READY, 1)
             _read(task, record, board, selector)
@@ -102,7 +104,7 @@ def _read(task: Task, record: Record, board: Board, selector: selectors.BaseSele
             socket, dialect = key.data
             while (got := socket.receive()) is not None:
                 heard, messages = got
-                _note(record, board, dialect.payloads(messages), heard)
+                _note(record, board, dialect, messages, heard)
         if board.phase >= Phase.DRAIN:
             now = time.monotonic()
             draining = draining or now
@@ -111,15 +113,17 @@ def _read(task: Task, record: Record, board: Board, selector: selectors.BaseSele
                 return
 
 
-def _note(record: Record, board: Board, payloads: list[bytes], now: float) -> None:
-    for payload in payloads:
+def _note(record: Record, board: Board, dialect: Dialect, messages: Iterable[tuple[int, bytes]], now: float) -> None:
+    for payload in dialect.payloads(messages):
         sent = sent_at(payload)
         if sent is not None:
             record.urgent.append((sent, now))
         else:
-            so_far = len(payload) + (record.bulk[-1][1] if record.bulk else 0)
-            record.bulk.append((now, so_far))
-            board.set(Field.RECEIVED, so_far)
+            record.whole += len(payload)
+    so_far = record.whole + dialect.held
+    if so_far > (record.bulk[-1][1] if record.bulk else 0):
+        record.bulk.append((now, so_far))
+        board.set(Field.RECEIVED, so_far)
 
 
 def main() -> None:
