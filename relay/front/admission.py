@@ -127,6 +127,7 @@ class Admission:
         try:
             sock.setblocking(False)
             if self.state.certificates is not None:
+                sock.getpeername()  # ssl would find that it was reset, and leave a socket of its own open
                 context = self.state.certificates.context
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes)
