@@ -36,6 +36,7 @@ class Pages:
 
     def public(self) -> Router:
         router = Router()
+        router.answered = self._count
         self._add_health(router)
         router.add("GET", "/auth/check", self.auth_check)
         router.add("OPTIONS", "/auth/check", self.auth_check_preflight)
@@ -47,6 +48,7 @@ class Pages:
 
     def internal(self) -> Router:
         router = Router()
+        router.answered = self._count
         self._add_health(router)
         router.add("GET", "/metrics", self.metrics)
         return router
@@ -59,7 +61,7 @@ class Pages:
         ) -> Callable[[Request], Awaitable[Response]]:
             async def serve(request: Request) -> Response:
                 await trio.lowlevel.checkpoint()
-                return self._counted(Response(200, content, content_type=content_type, headers=headers))
+                return Response(200, content, content_type=content_type, headers=headers)
 
             return serve
 
@@ -80,13 +82,13 @@ class Pages:
     async def healthz(self, request: Request) -> Response:
         """Alive: the event loop turns."""
         await trio.lowlevel.checkpoint()
-        return self._counted(Response.json({"status": "ok"}))
+        return Response.json({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
         """Ready for new connections; 503 while draining."""
         await trio.lowlevel.checkpoint()
         ready = self.state.ready
-        return self._counted(Response.json({"status": "ready" if ready else "draining"}, 200 if ready else 503))
+        return Response.json({"status": "ready" if ready else "draining"}, 200 if ready else 503)
 
     async def auth_check(self, request: Request) -> Response:
         """Tells a page why its token is refused, which the browser's WebSocket does not."""
@@ -96,7 +98,7 @@ class Pages:
         except Rejected as rejected:
             response = Response.from_rejected(rejected)
             response.headers.extend(cors)
-            return self._counted(response)
+            return response
         grants = identity.grants
         answer = {
             "subject": identity.subject,
@@ -107,7 +109,7 @@ class Pages:
         room = request.parameter("room")
         if room is not None:
             answer["room"] = {"name": room, "join": grants.may_join(room), "publish": grants.may_publish(room)}
-        return self._counted(Response.json(answer, headers=[("Cache-Control", "no-store"), *cors]))
+        return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 
     async def _identity(self, request: Request) -> Identity:
         rules = self.state.rules
@@ -124,7 +126,7 @@ class Pages:
 
     async def auth_check_preflight(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        return self._counted(Response(204, b"", headers=self._cors(request)))
+        return Response(204, b"", headers=self._cors(request))
 
     def _cors(self, request: Request) -> list[tuple[str, str]]:
         """Pages that may connect may also ask why they could not (Fetch standard, CORS protocol)."""
@@ -178,9 +180,8 @@ class Pages:
             log_lines_lost=lines_lost(),
         )
 
-    def _counted(self, response: Response) -> Response:
-        self.counters.http_requests[response.status] += 1
-        return response
+    def _count(self, status: int) -> None:
+        self.counters.http_requests[status] += 1
 
 
 async def serve_internal(stream: Transport, remote: str, router: Router, state: State) -> None:

@@ -25,9 +25,11 @@ _log = logging.getLogger(__name__)
 class Router:
     """Exact routes: (method, path) to handler. GET's handler answers HEAD too; OPTIONS needs one of its own."""
 
-    __slots__ = ("_routes", "fallback")
+    __slots__ = ("_routes", "answered", "fallback")
 
     def __init__(self) -> None:
+        self.answered: Callable[[int], None] = lambda status: None
+        """Told the status of every answer, refusals included."""
         self.fallback: Handler | None = None
         """Asked about paths without a route; it raises Rejected(404) itself if it knows nothing better."""
         self._routes: dict[str, dict[str, Handler]] = {}
@@ -87,6 +89,7 @@ async def serve_requests(
             await _answer(connection, request, router, timeouts)
             request = await _next(connection, timeouts) if connection.reusable else None
     except Rejected as rejected:
+        router.answered(rejected.status)
         await connection.refuse(rejected)
     else:
         await connection.finish()
@@ -95,7 +98,9 @@ async def serve_requests(
 
 async def _answer(connection: HTTPConnection, request: Request, router: Router, timeouts: Timeouts) -> None:
     with trio.move_on_after(timeouts.http_request) as deadline:
-        await connection.respond(await router.dispatch(request))
+        response = await router.dispatch(request)
+        await connection.respond(response)
+        router.answered(response.status)
     if deadline.cancelled_caught:
         status = 408 if connection.body_pending else 503  # whose fault it was
         raise Rejected(status, "timeout", "the request took too long", setting="timeouts.http_request")
