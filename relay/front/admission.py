@@ -17,13 +17,13 @@ import trio
 from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
-from relay.errors import Rejected
+from relay.errors import CLOSE_CODES, Rejected
 from relay.front.place import check_home, find_place, find_session
 from relay.front.state import PROTOCOLS, State
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Request
 from relay.net.http import HTTPConnection
-from relay.net.link import Link
+from relay.net.link import LOST, NO_CODE, Link
 from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
@@ -247,7 +247,7 @@ class Admission:
         state.links.discard(link)
         state.subjects.leave(connection.identity.subject)
         counters.connections -= 1
-        counters.closed[link.close_code] += 1
+        counters.closed[_counted_as(link.close_code)] += 1
         reason = connection.closing
         log.info(
             "connection closed",
@@ -267,3 +267,8 @@ class Admission:
                 }
             },
         )
+
+
+def _counted_as(code: int) -> int:
+    """A close code as a metric's label: those that clients make up (RFC 6455 section 7.4.2) count by their thousand."""
+    return code if code in CLOSE_CODES or code in (NO_CODE, LOST) else code // 1000 * 1000

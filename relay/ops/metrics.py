@@ -139,7 +139,8 @@ TABLE: Final = (
     Entry(
         "connections_closed",
         "counter",
-        "WebSocket connections ended, by close code; 1006: lost without a close frame.",
+        "WebSocket connections ended, by close code; 1006: lost without a close frame;"
+        " 3000, 4000: any code of the client's own.",
         lambda c, g: _each(c.closed),
         ("code",),
     ),
