@@ -137,7 +137,7 @@ CONTESTANTS: Final[Mapping[str, Contestant]] = {
     for one in (
         _relay("relay-two-sockets", "the relay, two sockets", "relay.v1", MIB, "/ws", second_socket=True),
         _relay("relay-parts", "the relay, 1 MiB in parts", "relay.v1", MIB, "/ws"),
-        _relay("relay-16k", "the relay, 16 KiB messages", "relay.v1", 16 * KIB, "/ws"),
+        _relay("relay-16k", "the relay, 16 KiB messages", "relay.v1", 16 * KIB, "/ws?parts=0"),
         _relay("relay-plain", "the relay, plain client, 64 KiB", "bare", 64 * KIB, "/rooms/chat:bench"),
         Contestant(
             "websockets-await",

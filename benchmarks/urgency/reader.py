@@ -85,7 +85,6 @@ def _connect(task: Task) -> list[tuple[Socket, Dialect]]:
     if task.second_socket:
         assert isinstance(dialect, RelayV1)
         second, urgent = _open(task, f"{task.path}?session={dialect.session}&channels=urgent"), RelayV1(joins=False)
-        urgent.begin(second)
         opened.append((second, urgent))
     return opened
 
