@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -286,6 +285,3 @@ class Client:
         heard = self.heard()
         assert all(said["t"] == "message" for said in heard), heard
         return [said["data"] for said in heard]
-
-
-logging.getLogger("relay").setLevel(logging.CRITICAL)
