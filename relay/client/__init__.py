@@ -20,7 +20,7 @@ loop that knows what to do next (docs/client-python.md). The one rule: a connect
 says why, and no task outlives the `async with`.
 """
 
-from relay.client.errors import ClientError, ConnectFailed, ConnectionRefused, Disconnected
+from relay.client.errors import ClientError, ConnectFailed, ConnectionRefused, Disconnected, Withdrawn
 from relay.client.events import (
     Bye,
     Event,
@@ -31,10 +31,12 @@ from relay.client.events import (
     Membership,
     Message,
     Position,
+    Progress,
     Refusal,
 )
 from relay.client.plain import PlainClient, connect_plain
 from relay.client.session import Client, connect
+from relay.client.upload import Upload
 from relay.errors import Refused
 
 __all__ = [
@@ -53,8 +55,11 @@ __all__ = [
     "Message",
     "PlainClient",
     "Position",
+    "Progress",
     "Refusal",
     "Refused",
+    "Upload",
+    "Withdrawn",
     "connect",
     "connect_plain",
 ]

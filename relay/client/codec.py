@@ -1,4 +1,4 @@
-"""The two codecs of relay.v1, as the client writes and reads them.
+"""The words of relay.v1 in its two codecs, as the client writes and reads them.
 
 Not here: parts (incoming, upload). The one rule: what is unknown is let pass, what is not relay.v1 ends the session.
 """
@@ -35,12 +35,22 @@ def given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def encoder(codec: Codec) -> Callable[[Any], str | bytes]:
-    """From words to a WebSocket message: text for JSON, binary for msgpack."""
-    if codec == "msgpack":
-        return msgspec.msgpack.Encoder().encode
-    encode = msgspec.json.Encoder().encode
-    return lambda words: encode(words).decode()
+def publish_words(
+    room: str, channel: str | None, key: str | None, to: str | None, echo: bool, ttl: float | None, request: int | None
+) -> dict[str, Any]:
+    """A publish without its data."""
+    options = {"channel": channel, "key": key, "to": to, "echo": echo or None, "ttl": ttl}
+    return given({"t": "publish", "id": request, "room": room, **options})
+
+
+def superseding(say: dict[str, Any]) -> object:
+    """Equal for two publishes of which the newer one replaces the older; None: this one replaces none."""
+    return (say["room"], say["key"], say.get("to")) if "key" in say else None
+
+
+def encoder(codec: Codec) -> Callable[[Any], bytes]:
+    """From words to the bytes of a WebSocket message, which is text for JSON and binary for msgpack."""
+    return msgspec.json.Encoder().encode if codec == "json" else msgspec.msgpack.Encoder().encode
 
 
 def document(codec: Codec, data: Any) -> tuple[str, bytes]:
@@ -58,7 +68,11 @@ def value(kind: str, raw: bytes) -> Any:
         return raw
     if kind == "text":
         return raw.decode()
-    return (msgspec.json if kind == "json" else msgspec.msgpack).decode(raw)
+    if kind == "json":
+        return msgspec.json.decode(raw)
+    if kind == "msgpack":
+        return msgspec.msgpack.decode(raw)
+    raise msgspec.DecodeError(f"a payload of unknown kind {kind!r}")
 
 
 def understood(codec: Codec, raw: str | bytes) -> FromRelay | None:

@@ -3,7 +3,8 @@
     ClientError
     ├── ConnectFailed       nobody there, no TLS, no answer in time
     ├── ConnectionRefused   a server answered, with an HTTP status instead of a WebSocket
-    └── Disconnected        an open connection ended: close code and reason
+    ├── Disconnected        an open connection ended: close code and reason
+    └── Withdrawn           an upload was given up before it was whole
 
 A refused request on a live connection is `relay.errors.Refused`. The one rule: the reason is what the other side said,
 unshortened; where it said nothing, the text says so.
@@ -94,3 +95,7 @@ class Disconnected(ClientError):
             reconnect_after=self.reconnect_after,
             reconnect_jitter=self.reconnect_jitter,
         )
+
+
+class Withdrawn(ClientError):
+    """A message in parts was given up before the last one was sent: nobody has heard it."""

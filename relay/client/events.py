@@ -39,6 +39,23 @@ class Message(Said, tag="message", frozen=True, rename={"sender": "from"}):
     at: float = 0.0
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a message in parts has come, in bytes; only for those who asked to hear of it.
+
+    `stream` tells messages under way at once apart. `cancelled`: it will not come, because its publisher gave it up, or
+    a newer one of its key took its place.
+    """
+
+    room: str
+    stream: int
+    received: int
+    size: int
+    key: str | None = None
+    channel: str | None = None
+    offset: int = 0
+    cancelled: bool = False
+
+
 class Joined(Said, tag="joined", frozen=True):
     """A subject has come into a room."""
 
@@ -54,7 +71,11 @@ class Left(Said, tag="left", frozen=True):
 
 
 class Gap(Said, tag="gap", frozen=True, rename={"first": "from", "last": "to"}):
-    """Messages of a room between two offsets, both included, were lost; `reason` "client_buffer": they came, unread."""
+    """Messages of a room between two offsets, both included, were lost.
+
+    `reason` is the relay's, or the client's own: "client_buffer", they came and were not read; "client_limit", larger
+    than this client takes; "unreadable", no document as it claims to be.
+    """
 
     room: str
     first: int
@@ -140,7 +161,7 @@ class Membership:
         return Position(self.epoch, self.offset)
 
 
-Event: TypeAlias = Message | Joined | Left | Gap | Expiring | Bye | Refusal
+Event: TypeAlias = Message | Progress | Joined | Left | Gap | Expiring | Bye | Refusal
 """What `async for` over a client yields."""
 
 FromRelay: TypeAlias = Message | Joined | Left | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong

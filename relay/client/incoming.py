@@ -33,6 +33,24 @@ class _Head(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     at: float = 0.0
 
 
+class _Stream:
+    """A message of which the first part has come."""
+
+    __slots__ = ("head", "number", "received", "size")
+
+    def __init__(self, head: _Head, number: int, size: int) -> None:
+        self.head = head
+        self.number = number
+        self.size = size
+        self.received = 0
+
+    def progress(self, *, cancelled: bool) -> Progress:
+        head = self.head
+        return Progress(
+            head.room, self.number, self.received, self.size, head.key, head.channel, head.offset, cancelled
+        )
+
+
 class Incoming:
     """The messages in parts of one connection. `message_bytes` bounds each, as `max_message_bytes` does whole ones."""
 
@@ -40,49 +58,39 @@ class Incoming:
         self._joiner = Joiner(message_bytes, TOTAL * message_bytes, STREAMS)
         self._decode: Any = (msgspec.json if codec == "json" else msgspec.msgpack).Decoder(_Head).decode
         self._progress = progress
-        self._heads: dict[int, _Head] = {}
-        self._received: dict[int, int] = {}
+        self._streams: dict[int, _Stream] = {}
 
     def add(self, raw: bytes) -> list[Message | Gap | Progress]:
         """What is to be told after one more part. Raises Disconnected: that is not relay.v1."""
         try:
             part = decode_part(raw)
             if part.flags & FIRST:
-                head: _Head | None = self._decode(part.envelope)
-            else:
-                head = self._heads.get(part.stream)
-            if head is None:
-                return []  # the rest of one that was let go
-            return self._join(part, head)
+                return self._join(part, _Stream(self._decode(part.envelope), part.stream, part.size))
+            stream = self._streams.get(part.stream)
+            return [] if stream is None else self._join(part, stream)  # []: the rest of one that was let go
         except UNREADABLE as error:
             raise Disconnected(1002, f"the server does not speak relay.v1: {error}") from None
         except Refused as refused:  # of the relay, not by it
             raise Disconnected(1002, f"the server does not speak relay.v1: {refused.message}") from None
 
-    def _join(self, part: Part, head: _Head) -> list[Message | Gap | Progress]:
+    def _join(self, part: Part, stream: _Stream) -> list[Message | Gap | Progress]:
+        head = stream.head
         try:
-            whole = self._joiner.add(part, 0.0)
+            whole = self._joiner.add(part, 0.0)  # without a deadline: what is held is bounded, and the relay is alive
         except Refused as refused:
             if refused.code == "bad_part":
                 raise
-            self._forget(part.stream)
+            self._streams.pop(part.stream, None)
             return [Gap(head.room, head.offset, head.offset, "client_limit")]
-        self._heads[part.stream] = head
-        received = self._received[part.stream] = self._received.get(part.stream, 0) + len(part.data)
-        told: list[Message | Gap | Progress] = []
+        self._streams[part.stream] = stream
+        stream.received += len(part.data)
         cancelled = bool(part.flags & CANCEL)
-        if self._progress:
-            progress = Progress(head.room, part.stream, received, part.size, head.key, head.channel, head.offset)
-            told.append(msgspec.structs.replace(progress, cancelled=True) if cancelled else progress)
+        told: list[Message | Gap | Progress] = [stream.progress(cancelled=cancelled)] if self._progress else []
         if whole is not None or cancelled:
-            self._forget(part.stream)
+            del self._streams[part.stream]
         if whole is not None:
             told.append(_message(head, whole[1]))
         return told
-
-    def _forget(self, stream: int) -> None:
-        self._heads.pop(stream, None)
-        self._received.pop(stream, None)
 
 
 def _message(head: _Head, raw: bytes) -> Message | Gap:

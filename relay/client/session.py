@@ -1,58 +1,48 @@
 """relay.v1 from the client's side: requests with answers, and events in between.
 
-Not here: sockets (plain) and what the words look like (events). The one rule: nobody who waits is forgotten; every
-request ends with its answer, a `Refused`, or a `Disconnected`.
+Not here: sockets (plain), what the words look like (events, codec), parts (incoming, upload). The one rule: nobody who
+waits is forgotten; every request ends with its answer, a `Refused`, or a `Disconnected`.
 
-One task reads. Answers go to who asked, events into a buffer that is bounded in number: whoever does not read them
-loses the oldest, learns it by a `Gap`, and never delays an answer.
+One task reads. Answers go to who asked, events into a buffer that is bounded in number (inbox) and never delays an
+answer.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-import msgspec
 import trio
 
+from relay.client.codec import (
+    DECODERS,
+    Codec,
+    document,
+    encoder,
+    given,
+    publish_words,
+    superseding,
+    understood,
+)
 from relay.client.dial import quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
-from relay.client.events import (
-    Bye,
-    Event,
-    FromRelay,
-    Gap,
-    Hello,
-    Membership,
-    Message,
-    Ok,
-    Pong,
-    Position,
-    Refusal,
-)
+from relay.client.events import Bye, Event, Hello, Membership, Ok, Pong, Position, Refusal
+from relay.client.inbox import Inbox
+from relay.client.incoming import Incoming
 from relay.client.plain import PlainClient, connect_plain
+from relay.client.upload import Upload, Uploads
 from relay.errors import Refused
+from relay.protocols.parts import is_part
 
 __all__ = ["Client", "connect"]
 
-Codec = Literal["json", "msgpack"]
+PART_BYTES: Final = 16384  # of one part with its header, where the relay does not say
+
 RequestId = int | str
-
-log: Final = logging.getLogger("relay.client")
-
-_DECODERS: Final[dict[str, Any]] = {
-    "json": msgspec.json.Decoder(FromRelay).decode,
-    "msgpack": msgspec.msgpack.Decoder(FromRelay).decode,
-}
-
-
-class _Type(msgspec.Struct):
-    t: str
 
 
 class _Waiting:
@@ -76,7 +66,9 @@ class Client:
     said first. Every request raises Refused when the relay says no, and Disconnected when it is gone.
     """
 
-    def __init__(self, socket: PlainClient, codec: Codec, hello: Hello, buffer: int) -> None:
+    def __init__(
+        self, socket: PlainClient, nursery: trio.Nursery, codec: Codec, hello: Hello, incoming: Incoming, buffer: int
+    ) -> None:
         self.session: Final = hello.session
         self.subject = hello.subject
         self.expires = hello.expires
@@ -85,14 +77,16 @@ class Client:
         self.heartbeat: Final = hello.heartbeat
         self.version: Final = hello.version
         self._socket = socket
-        self._encode = _encoder(codec)
-        self._codec = codec
-        self._events: deque[Event] = deque()
-        self._buffer = buffer
-        self._lost: dict[str, Gap] = {}  # by room: messages dropped here, told before the next event
-        self._readers = trio.lowlevel.ParkingLot()
+        self._codec: Final = codec
+        self._encode = encoder(codec)
+        self._incoming = incoming
+        self._inbox = Inbox(buffer)
         self._ids = itertools.count(1)
-        self._waiting: dict[RequestId, _Waiting] = {}
+        self._waiting: dict[RequestId, _Waiting | Upload] = {}
+        most = hello.limits.get("message_bytes", PART_BYTES)
+        self._part_bytes: Final = int(min(hello.limits.get("part_bytes", PART_BYTES), most))
+        self._takes_parts: Final = hello.limits.get("parted_message_bytes", 1) > 0
+        self._uploads = Uploads(nursery, self._send, self._part_bytes)
         self._bye: Bye | None = None
         self._why: Disconnected | None = None
         self._ended = trio.Event()
@@ -123,18 +117,52 @@ class Client:
         key: str | None = None,
         to: str | None = None,
         echo: bool = False,
+        ttl: float | None = None,
         confirm: bool = True,
+        parts: bool = True,
     ) -> int | None:
-        """Says `data`, anything the codec can express (bytes become base64 text in JSON). Returns the offset, if told.
+        """Says `data`, anything the codec can express. Returns the offset, if told.
 
         `key`: a newer message of the same key may replace this one for slow receivers; `to`: a subject who alone shall
-        hear it; `echo`: hear it oneself. Without `confirm` nothing is waited for, and a refusal comes as an event.
+        hear it; `echo`: hear it oneself; `ttl`: seconds after which it is of no use and not sent on. Without `confirm`
+        nothing is waited for, and a refusal comes as an event.
+
+        What is larger than one part, and bytes in JSON, is sent as by `upload`: urgent messages pass between its parts.
+        If this is cancelled meanwhile, the message is withdrawn, and so it is (raising Withdrawn) if another of the
+        same key is published before its last part is sent. `parts` False: all in one message, bytes in JSON as base64.
         """
-        say = {"room": room, "channel": channel, "key": key, "to": to, "echo": echo or None}
+        say = publish_words(room, channel, key, to, echo, ttl, next(self._ids) if confirm else None)
+        parts = parts and self._takes_parts
+        whole = None if parts and self._is_large(data) else self._encode({**say, "data": data})
+        if whole is None or (parts and len(whole) > self._part_bytes):
+            upload = self._begin(say, data)
+            try:
+                return await upload.wait()
+            finally:
+                upload.cancel()
+        self._uploads.supersede(superseding(say))
         if confirm:
-            return (await self._ask("publish", always={"data": data}, **say)).offset
-        await self._send({"t": "publish", "data": data, **_given(say)})
+            return (await self._answer(say["id"], whole)).offset
+        await self._say(whole)
         return None
+
+    def upload(
+        self,
+        room: str,
+        data: Any,
+        *,
+        channel: str | None = None,
+        key: str | None = None,
+        to: str | None = None,
+        echo: bool = False,
+        ttl: float | None = None,
+    ) -> Upload:
+        """Begins to say `data` in parts, whatever its size, and returns at once; arguments as for `publish`.
+
+        The parts are sent in the background. Order is kept among what is published once the one before is over: what
+        is said during an upload passes it. Raises what the codec raises for data it cannot express.
+        """
+        return self._begin(publish_words(room, channel, key, to, echo, ttl, next(self._ids)), data)
 
     async def call(self, room: str, method: str, data: Any = None, *, timeout: float | None = None) -> Any:
         """Asks the plugin of a room; its answer. `timeout` in seconds, at most the relay's own."""
@@ -160,11 +188,15 @@ class Client:
         await self._ask("ping")
         return trio.current_time() - asked
 
-    async def _ask(self, kind: str, *, always: dict[str, Any] | None = None, **fields: Any) -> Ok:
+    async def _ask(self, kind: str, **fields: Any) -> Ok:
         request = next(self._ids)
+        return await self._answer(request, self._encode({"t": kind, "id": request, **given(fields)}))
+
+    async def _answer(self, request: int, message: bytes) -> Ok:
+        """Says something that has an answer, and waits for it."""
         waiting = self._waiting[request] = _Waiting()
         try:
-            await self._send({"t": kind, "id": request, **(always or {}), **_given(fields)})
+            await self._say(message)
             await waiting.done.wait()
         finally:
             self._waiting.pop(request, None)
@@ -177,30 +209,49 @@ class Client:
                 raise why.again()
         return Ok()  # a pong says nothing more
 
-    async def _send(self, words: dict[str, Any]) -> None:
+    async def _say(self, message: bytes) -> None:
+        await self._send(message.decode() if self._codec == "json" else message)
+
+    async def _send(self, message: str | bytes) -> None:
         if self._why is not None:
             await trio.lowlevel.checkpoint()
             raise self._why.again()
         try:
-            await self._socket.send(self._encode(words))
+            await self._socket.send(message)
         except Disconnected:
             await self._ended.wait()  # the reading side knows why: `bye` may still stand in its queue
             assert self._why is not None
             raise self._why.again() from None
 
+    # Messages in parts.
+
+    def _is_large(self, data: Any) -> bool:
+        """Whether it goes in parts, as far as can be told without encoding it."""
+        if isinstance(data, bytes | bytearray | memoryview):
+            return self._codec == "json" or len(data) > self._part_bytes
+        return isinstance(data, str) and len(data) > self._part_bytes
+
+    def _begin(self, say: dict[str, Any], data: Any) -> Upload:
+        kind, payload = document(self._codec, data)
+        envelope = self._encode({**say, "kind": kind})
+        request = say.get("id")
+        upload = self._uploads.begin(envelope, payload, confirm=request is not None, key=superseding(say))
+        if self._why is not None:
+            upload.end(self._why)
+        elif request is not None:
+            self._waiting[request] = upload
+            upload.on_over = lambda: self._waiting.pop(request, None)  # nobody answers what was withdrawn
+        return upload
+
     # Events.
 
     async def receive(self) -> Event:
         """The next event. Raises Disconnected once all that came is received."""
-        await trio.lowlevel.checkpoint()
-        while True:
-            if self._lost:
-                return self._lost.pop(next(iter(self._lost)))
-            if self._events:
-                return self._events.popleft()
-            if self._why is not None:
-                raise self._why.again()
-            await self._readers.park()
+        event = await self._inbox.get()
+        if event is None:
+            assert self._why is not None
+            raise self._why.again()
+        return event
 
     def __aiter__(self) -> Client:
         return self
@@ -230,7 +281,11 @@ class Client:
                 await self._socket.close(why.code, why.reason)
 
     def _take(self, raw: str | bytes) -> None:
-        match _understood(self._codec, raw):
+        if isinstance(raw, bytes) and is_part(raw):
+            for told in self._incoming.add(raw):
+                self._inbox.put(told)
+            return
+        match understood(self._codec, raw):
             case None | Hello():
                 pass
             case Ok(id=request) | Pong(id=request) as answer if request in self._waiting:
@@ -242,18 +297,7 @@ class Client:
             case event:
                 if isinstance(event, Bye):
                     self._bye = event
-                self._events.append(event)
-                if len(self._events) > self._buffer:
-                    self._drop(self._events.popleft())
-                self._readers.unpark()
-
-    def _drop(self, event: Event) -> None:
-        if isinstance(event, Message | Gap):
-            first, last = (event.offset, event.offset) if isinstance(event, Message) else (event.first, event.last)
-            before = self._lost.get(event.room)
-            if before is not None:
-                first, last = min(first, before.first), max(last, before.last)
-            self._lost[event.room] = Gap(event.room, first, last, "client_buffer")
+                self._inbox.put(event)
 
     def _explained(self, why: Disconnected) -> Disconnected:
         """With what `bye` said: it knows more than a close frame can hold, and comes even where that is lost."""
@@ -272,10 +316,11 @@ class Client:
     def _end(self, why: Disconnected) -> None:
         if self._why is None:
             self._why = why
-            for waiting in self._waiting.values():
+            for waiting in list(self._waiting.values()):
                 waiting.end(why)
+            self._uploads.end(why)
             self._ended.set()
-            self._readers.unpark_all()
+            self._inbox.end()
 
     async def _watch(self) -> None:
         """Asks when nothing was heard for a heartbeat, and ends the session when for one more nothing came."""
@@ -288,7 +333,7 @@ class Client:
             elif now < dead:
                 with trio.move_on_at(dead):
                     try:
-                        await self._socket.send(self._encode({"t": "ping"}))
+                        await self._say(self._encode({"t": "ping"}))
                     except Disconnected:
                         return
                     await trio.sleep_forever()
@@ -296,36 +341,6 @@ class Client:
                 self._end(Disconnected(LOST, f"nothing was heard for {2 * self.heartbeat:g} s"))
                 await self._socket.abandon()
                 return
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _encoder(codec: Codec) -> Any:
-    if codec == "msgpack":
-        return msgspec.msgpack.Encoder().encode
-    encode = msgspec.json.Encoder().encode
-    return lambda words: encode(words).decode()
-
-
-def _understood(codec: Codec, raw: str | bytes) -> FromRelay | None:
-    """One message of the relay; None for a type this client does not know. Raises Disconnected: not relay.v1."""
-    try:
-        said: FromRelay = _DECODERS[codec](raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        try:
-            known = (msgspec.json if codec == "json" else msgspec.msgpack).decode(raw, type=_Type).t
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            known = ""
-        if not known or known in _KNOWN:
-            raise Disconnected(1002, f"the server does not speak relay.v1: {error}") from None
-        log.debug("a message of unknown type came", extra={"fields": {"type": known}})
-        return None
-    return said
-
-
-_KNOWN: Final = frozenset(kind.__struct_config__.tag for kind in FromRelay.__args__)
 
 
 @asynccontextmanager
@@ -339,15 +354,21 @@ async def connect(
     max_message_bytes: int = 1 << 20,
     connect_timeout: float = 10,
     buffer: int = 1000,
+    progress: bool = False,
+    receive_parts: bool = True,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
-    `codec` "msgpack" carries bytes as they are; `buffer` is how many events may wait unread. `connect_timeout` covers
-    all up to the relay's `hello`. Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code
-    instead of an HTTP status), ValueError.
+    `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
+    `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `receive_parts`
+    False asks the relay to send large messages whole. `connect_timeout` covers all up to the relay's `hello`. Raises
+    ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead of an HTTP status), ValueError.
     """
-    if codec not in _DECODERS:
+    if codec not in DECODERS:
         raise ValueError(f"codec is 'json' or 'msgpack', not {codec!r}")
+    if not receive_parts:
+        asked = urlsplit(url)
+        url = asked._replace(query=f"{asked.query}&parts=0".removeprefix("&")).geturl()
     started = trio.current_time()
     async with (
         connect_plain(
@@ -363,14 +384,17 @@ async def connect(
     ):
         hello = None
         with trio.move_on_at(started + connect_timeout):
-            hello = _understood(codec, await socket.receive())
+            hello = understood(codec, await socket.receive())
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
-        client = Client(socket, codec, hello, buffer)
+        client = Client(socket, nursery, codec, hello, Incoming(codec, max_message_bytes, progress=progress), buffer)
         nursery.start_soon(client._read)
         nursery.start_soon(client._watch)
         try:
             yield client
         finally:
-            await client.close()
-            nursery.cancel_scope.cancel()
+            try:
+                await client.close()
+            finally:
+                client._end(socket.closed or Disconnected(LOST, "the connection was dropped"))
+                nursery.cancel_scope.cancel()

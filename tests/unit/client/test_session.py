@@ -223,7 +223,7 @@ async def test_publishing_without_confirmation_waits_for_nothing():
         assert await relay.publish("lobby", "x", confirm=False) is None
 
 
-async def test_bytes_travel_as_they_are_in_msgpack_and_as_base64_in_json():
+async def test_bytes_in_one_message_are_themselves_in_msgpack_and_base64_in_json():
     heard: list[Any] = []
 
     async def script(peer: Peer, codec: str) -> None:
@@ -239,7 +239,7 @@ async def test_bytes_travel_as_they_are_in_msgpack_and_as_base64_in_json():
             await script(peer, codec)
 
         async with serving(one) as url, connect(url, codec=codec) as relay:  # type: ignore[arg-type]
-            await relay.publish("lobby", b"\x00\xff")
+            await relay.publish("lobby", b"\x00\xff", parts=False)
     assert heard == ["AP8=", b"\x00\xff"]
 
 
@@ -431,7 +431,7 @@ async def test_an_unknown_codec_is_a_value_error():
 
 
 def test_the_client_knows_all_that_the_relay_says():
-    from relay.client.session import _understood
+    from relay.client.codec import understood
     from relay.errors import CloseCode, CloseReason
     from relay.model import Kind, Payload
     from relay.model import Message as Published
@@ -456,6 +456,6 @@ def test_the_client_knows_all_that_the_relay_says():
     for frame in said:
         assert frame is not None
         text = frame[2:] if frame[1] < 126 else frame[4:]
-        words = _understood("json", text)
+        words = understood("json", text)
         assert words is not None
         assert words.__struct_config__.tag == msgspec.json.decode(text)["t"]
