@@ -237,10 +237,14 @@ class Socket:
         return first & 15, await self._take(size)
 
     async def closed(self) -> tuple[int, str]:
-        """Code and reason of the server's close frame, behind which nothing comes. Raises Vanished if it sends none."""
+        """Code and reason of the server's close frame, which is answered, and behind which nothing comes.
+
+        Raises Vanished if there is none.
+        """
         while True:
             opcode, payload = await self.next()
             if opcode == CLOSE:
+                await send_until_refused(self.stream, frame(CLOSE, payload[:2]))
                 behind = bytes(self._buffer) + await the_rest(self.stream)
                 assert behind == b"", f"behind the close frame: {behind[:100]!r}"
                 assert len(payload) >= 2
