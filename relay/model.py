@@ -26,18 +26,15 @@ class Kind(enum.IntEnum):
     MSGPACK = 4
 
 
-class Payload:
+class Payload(msgspec.Struct, frozen=True, gc=False):
     """Bytes of one kind, with the other forms made on demand.
 
     JSON and MSGPACK payloads are checked documents. A JSON string and a TEXT payload stand for each other, and so do
     msgpack's `bin` and BINARY; binary inside JSON is base64 text (RFC 4648 section 4).
     """
 
-    __slots__ = ("kind", "raw")
-
-    def __init__(self, kind: Kind, raw: bytes) -> None:
-        self.kind: Final = kind
-        self.raw: Final = raw
+    kind: Kind
+    raw: bytes
 
     @classmethod
     def of(cls, data: object) -> Payload:
@@ -111,17 +108,11 @@ class Payload:
     def __len__(self) -> int:
         return len(self.raw)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Payload) and (self.kind, self.raw) == (other.kind, other.raw)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.raw))
-
     def __repr__(self) -> str:
         return f"<Payload {self.kind.name} {len(self.raw)} B>"  # never the content: it may end up in a log
 
 
-class Message:
+class Message(msgspec.Struct, eq=False, gc=False):
     """One message in a room. `sender` is a subject, None when the relay or a plugin speaks.
 
     `channel` None means: what the room's rule says. `key` names what a newer message supersedes. `to` names the only
@@ -131,31 +122,16 @@ class Message:
     of one room, from 1; it is 0 while the message was not published.
     """
 
-    __slots__ = ("at", "channel", "data", "echo", "expires", "key", "offset", "room", "sender", "to")
-
-    def __init__(
-        self,
-        room: str,
-        data: Payload,
-        sender: str | None = None,
-        channel: str | None = None,
-        key: str | None = None,
-        to: str | None = None,
-        echo: bool = False,
-        offset: int = 0,
-        at: float = 0.0,
-        expires: float = 0.0,
-    ) -> None:
-        self.room = room
-        self.data = data
-        self.sender = sender
-        self.channel = channel
-        self.key = key
-        self.to = to
-        self.echo = echo
-        self.offset = offset
-        self.at = at
-        self.expires = expires
+    room: str
+    data: Payload
+    sender: str | None = None
+    channel: str | None = None
+    key: str | None = None
+    to: str | None = None
+    echo: bool = False
+    offset: int = 0
+    at: float = 0.0
+    expires: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Message {self.room}#{self.offset} from {self.sender} {self.data!r}>"

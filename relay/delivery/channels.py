@@ -41,6 +41,10 @@ class Lane:
     weight: int
     capacity: int
     overflow: Overflow
+    direct: int
+    """Largest frame, in bytes, that need not enter the lane while nothing else waits; -1: none. A lane that keeps notes
+    or tells of urgency must see each.
+    """
 
     @property
     def setting(self) -> str:
@@ -54,10 +58,7 @@ class Channels:
 
     def __init__(self, table: Mapping[str, Channel]) -> None:
         ranked = sorted(table.items(), key=lambda item: Priority[item[1].priority.upper()])
-        self.lanes: Final = tuple(
-            Lane(name, index, Priority[rule.priority.upper()], rule.weight, rule.capacity, Overflow(rule.overflow))
-            for index, (name, rule) in enumerate(ranked)
-        )
+        self.lanes: Final = tuple(_lane(name, index, rule) for index, (name, rule) in enumerate(ranked))
         self._by_name: Final = {lane.name: lane for lane in self.lanes}
         self.control: Final = self._by_name[self.CONTROL].index
         self.default: Final = self._by_name["default"].index
@@ -76,3 +77,10 @@ class Channels:
 
     def __len__(self) -> int:
         return len(self.lanes)
+
+
+def _lane(name: str, index: int, rule: Channel) -> Lane:
+    priority, overflow = Priority[rule.priority.upper()], Overflow(rule.overflow)
+    keeps_notes = overflow in (Overflow.DROP_OLDEST, Overflow.LATEST)
+    direct = -1 if keeps_notes or priority is Priority.URGENT else rule.capacity
+    return Lane(name, index, priority, rule.weight, rule.capacity, overflow, direct)

@@ -1,61 +1,58 @@
-"""A lane that leads to another socket of the same session: what is put here waits there.
+"""Several sockets, one session: a junction stands where the session's outbox stood, and sends each channel to its
+socket.
 
 The other cure for head-of-line blocking: packet loss on one socket does not hold up the other. Not here: sessions. The
-one rule: to those who put it looks like any lane, so the hot path does not know of it.
+one rule: those who put see an outbox whose lanes are all closed to the short ways, so they come to `put`; an outbox
+without a junction pays nothing for this.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.delivery.parts import Sending
-from relay.delivery.waiting import Frame, Keeper, Waiting
+from relay.delivery.waiting import Waiting
 from relay.model import Message
+from relay.protocols.parts import Parts
 
 
-class Detour(Waiting):
-    """Stands in an outbox for a lane that has moved to `other`. Nothing ever waits in it."""
+class Junction(Outbox):
+    """In front of the session's first outbox, `main`. Nothing ever waits here."""
 
-    __slots__ = ("_other",)
+    __slots__ = ("main", "routes")
 
-    def __init__(self, lane: Lane, keeper: Keeper, other: Outbox) -> None:
-        super().__init__(lane, keeper)
-        self.plain = False  # so that everybody comes to `put`
-        self._other: Final = other
+    def __init__(self, main: Outbox) -> None:
+        super().__init__(main.channels, main.owner, main.tick)
+        self.main = main
+        self.routes: dict[int, Outbox] = {}
+        self.waiting = -1
+        self.touched = True
+        closed = [Waiting(rule, self) for rule in main.channels]
+        for lane in closed:
+            lane.plain = False
+        self.lanes = list(closed)
 
-    def put(self, frame: Frame, message: Message | None) -> bool:
-        if isinstance(frame, Sending):
-            if message is not None:
-                self._other.put_parts(self.lane.index, frame.parts, message)
-        else:
-            self._other.put(self.lane.index, frame, message)
-        return False  # nothing waits here
+    def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
+        self.routes.get(index, self.main).put(index, frame, message)
 
+    def put_parts(self, index: int, parts: Parts, message: Message) -> None:
+        self.routes.get(index, self.main).put_parts(index, parts, message)
 
-def divert(source: Outbox, target: Outbox, index: int) -> None:
-    """From now on what is put into a lane of `source` waits in that lane of `target`, as does what waits already."""
-    waiting = source.lanes[index]
-    detour = Detour(source.channels.lanes[index], source, target)
-    if waiting is not None and waiting.frames:
-        for frame, message in waiting.contents():
-            detour.put(frame, message)
-        source.waiting &= ~waiting.bit
-    source.lanes[index] = detour
+    def divert(self, index: int, target: Outbox) -> None:
+        """From now on a channel leaves by `target`, and so does what waits in it already."""
+        source = self.routes.get(index, self.main)
+        self.routes[index] = target
+        self._move(index, source, target)
 
+    def restore(self, index: int, target: Outbox) -> None:
+        """A channel leaves by the first socket again, if it left by `target`."""
+        if self.routes.get(index) is target:
+            del self.routes[index]
+            self._move(index, target, self.main)
 
-def rejoin(source: Outbox, target: Outbox, index: int) -> None:
-    """Ends it: what still waits in `target`'s lane goes back. A message in parts begins anew, under a new number."""
-    source.lanes[index] = None
-    waiting = target.lanes[index]
-    if waiting is None:
-        return
-    for frame, message in waiting.contents():
-        if isinstance(frame, Sending):
-            if message is not None:
-                source.put_parts(index, frame.parts, message)
-        else:
-            source.put(index, frame, message)
-    target.lanes[index] = None
-    target.waiting &= ~waiting.bit
+    def _move(self, index: int, source: Outbox, target: Outbox) -> None:
+        """A message in parts that was begun is begun anew, under a new number: the other socket knows nothing of it."""
+        for frame, message in source.take_out(index):
+            if not isinstance(frame, Sending):
+                target.put(index, frame, message)
+            elif message is not None:
+                target.put_parts(index, frame.parts, message)

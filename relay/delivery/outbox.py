@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from relay.delivery.channels import Channels, Lane, Priority
 from relay.delivery.parts import Sending
-from relay.delivery.waiting import Waiting
+from relay.delivery.waiting import Frame, Waiting
 from relay.model import Message
 from relay.protocols.parts import Parts
 
@@ -79,7 +79,7 @@ class Outbox:
     """Bounded in bytes, per channel."""
 
     __slots__ = (
-        "_scheduled", "_streams", "_turn", "_urgent_left", "channels", "drops", "has_urgent", "lanes", "owner",
+        "_scheduled", "_streams", "_turn", "_urgent_left", "channels", "drops", "has_urgent", "lanes", "only", "owner",
         "part_bytes", "queue", "tick", "touched", "urgent_quota", "waiting",
     )  # fmt: skip
 
@@ -91,6 +91,7 @@ class Outbox:
         # Made when first used: most connections need one or two.
         self.lanes: list[Waiting | None] = [None] * len(channels)
         self.waiting = 0  # bit set of the lanes that hold something
+        self.only: bytes | None = None  # all that waits, if that is one plain frame: most of the time it is
         self.touched = False
         self.drops: dict[tuple[str, str, str], Drop] | None = None  # by (room, channel, reason)
         self.urgent_quota = int(ROUND * urgent_share)
@@ -103,6 +104,18 @@ class Outbox:
 
     def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
         """Queues a whole frame in a lane. Never waits; what does not fit is treated as the lane's policy says."""
+        if (
+            not self.waiting
+            and len(frame) <= self.channels.lanes[index].direct
+            and (message is None or not message.expires)
+        ):
+            self.only = frame
+            self.waiting = 1 << index
+            if not self.touched:
+                self.touch()
+            return
+        if self.only is not None:
+            self.spill()
         lane = self.lanes[index] or self._open(index)
         size = lane.bytes + len(frame)
         if size > lane.capacity or not lane.plain or (message is not None and message.expires):
@@ -117,12 +130,23 @@ class Outbox:
 
     def put_parts(self, index: int, parts: Parts, message: Message) -> None:
         """Queues a message that leaves in parts."""
+        if self.only is not None:
+            self.spill()
         lane = self.lanes[index] or self._open(index)
         if lane.put(Sending(parts, self._streams), message):
             self._streams = (self._streams + 1) & 0xFFFFFFFF
             self.waiting |= lane.bit
             if not self.touched:
                 self.touch()
+
+    def spill(self) -> None:
+        """Something joins the only frame: it goes where it belongs."""
+        index = self.waiting.bit_length() - 1
+        lane = self.lanes[index] or self._open(index)
+        frame, self.only = self.only, None
+        assert frame is not None
+        lane.frames.append(frame)
+        lane.bytes = len(frame)
 
     def touch(self) -> None:
         """Asks for a flush at the end of this tick."""
@@ -134,6 +158,8 @@ class Outbox:
     @property
     def size(self) -> int:
         """Bytes waiting, all lanes."""
+        if self.only is not None:
+            return len(self.only)
         return sum(lane.bytes for lane in self.lanes if lane is not None)
 
     def _open(self, index: int) -> Waiting:
@@ -174,6 +200,11 @@ class Outbox:
         waiting = self.waiting
         if not waiting:
             return b""
+        only = self.only
+        if only is not None:
+            self.only = None
+            self.waiting = 0
+            return only
         taken: list[bytes] = []
         if waiting & (waiting - 1) == 0:  # one lane: nothing to schedule
             lane: Waiting = self.lanes[waiting.bit_length() - 1]  # type: ignore[assignment]
@@ -208,6 +239,8 @@ class Outbox:
 
     def take_urgent(self, limit: int) -> bytes:
         """As `take`, but of strict and urgent lanes alone; urgent ones within their share."""
+        if self.only is not None:
+            self.spill()
         taken: list[bytes] = []
         self._scheduled = True
         self._expire()
@@ -284,24 +317,47 @@ class Outbox:
             if lane is not None:
                 lane.deficit = 0
 
+    def take_out(self, index: int) -> list[tuple[Frame, Message | None]]:
+        """All that waits in one lane, with its messages where the lane keeps them."""
+        if self.only is not None:
+            self.spill()
+        lane = self.lanes[index]
+        if lane is None:
+            return []
+        self.waiting &= ~lane.bit
+        return lane.contents()
+
     def clear(self) -> int:
         """Forgets all that waits; returns its bytes."""
         lost = self.size
         self.lanes = [None] * len(self.channels)
         self.waiting = 0
+        self.only = None
         return lost
 
 
-def put_all(outboxes: Iterable[Outbox], index: int, frame: bytes, message: Message, skip: Outbox | None) -> None:
+def put_all(outboxes: Iterable[Outbox], lane_rule: Lane, frame: bytes, message: Message, skip: Outbox | None) -> None:
     """Puts one frame into many outboxes: `Outbox.put`, written out, because a call per receiver is a third of its
     cost.
     """
     size = len(frame)
     timed = message.expires > 0
+    index = lane_rule.index
+    bit = 1 << index
+    direct = not timed and size <= lane_rule.direct
     box = None
     for box in outboxes:
         if box is skip:
             continue
+        if direct and not box.waiting:
+            box.only = frame
+            box.waiting = bit
+            if not box.touched:
+                box.touched = True
+                box.queue.append(box.owner)
+            continue
+        if box.only is not None:
+            box.spill()
         lane = box.lanes[index]
         if lane is None or not lane.plain or timed or lane.bytes + size > lane.capacity:
             box.put(index, frame, message)

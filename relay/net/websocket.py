@@ -83,6 +83,7 @@ class Engine:
         "_fragments",
         "_head",
         "_limits",
+        "_medium",
         "_message_bytes",
         "_need",
         "_parts",
@@ -103,6 +104,7 @@ class Engine:
         self._limits = limits
         self._fast = limits.fast_path
         self._small = min(126, limits.message_bytes + 1) if limits.fast_path else 0
+        self._medium = min(65536, limits.message_bytes + 1) + 2 if limits.fast_path else 0
         self._rest: bytearray | None = None  # bytes of a frame that is not whole yet
         self._need = 0  # how many bytes make it whole, as far as is known
         self._slow: Connection | None = None  # lives while a fragmented message does
@@ -120,7 +122,7 @@ class Engine:
         """Ignore whatever else has come."""
         self.stopped = True
         self._rest = None
-        self._small = 0
+        self._small = self._medium = 0
 
     def feed(self, data: bytes, now: float) -> int:
         """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for
@@ -128,12 +130,18 @@ class Engine:
         """
         rest = self._rest
         if rest is None:
-            # Nearly every read is one whole small frame: the fast path, written out for that.
+            # Nearly every read is one whole frame of at most 64 KB: the fast path, written out for that.
             size = len(data) - 6
-            if 0 <= size < self._small and data[1] == size + 128 and self._slow is None:
+            if 0 <= size < self._small and data[1] == size + 128:
+                head = 6
+            elif 128 <= size < self._medium and data[1] == 254 and data[2] << 8 | data[3] == size - 2:
+                head = 8
+            else:
+                head = 0
+            if head and self._slow is None:
                 first = data[0]
                 if first == 0x81 or first == 0x82:
-                    payload = self.unmask(data[6:], data[2:6])
+                    payload = self.unmask(data[head:], data[head - 4 : head])
                     if first == 0x81 and not payload.isascii() and self._is_bad_text(payload):
                         return 0
                     self.message(first & 15, payload)

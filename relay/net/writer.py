@@ -108,11 +108,16 @@ class Writer:
         if self.special or credit <= 0 or outbox.drops:
             self._flush_rest()
             return
-        try:
-            data = outbox.take(credit)
-        except Exception:
-            self._keeper.bug()
-            return
+        data = outbox.only
+        if data is not None:
+            outbox.only = None
+            outbox.waiting = 0
+        else:
+            try:
+                data = outbox.take(credit)
+            except Exception:
+                self._keeper.bug()
+                return
         size = len(data)
         if size <= WRITE_SIZE:
             try:

@@ -49,6 +49,9 @@ class Recorder:
     def parted(self, envelope: bytes, payload: bytes) -> Command:
         raise AssertionError("nobody sends parts to a test")
 
+    def request_in(self, envelope: bytes) -> None:
+        return None
+
     def joined(self, room: str, subject: str) -> bytes | None:
         return self._say(("joined", room, subject), 0)
 

@@ -139,6 +139,10 @@ class WireProtocol(Protocol):
         """A message that came in parts. Raises Refused. Not asked where `takes_parts` is False."""
         ...
 
+    def request_in(self, envelope: bytes) -> RequestId:
+        """The id in the envelope of a message in parts that cannot be had; None: there is none, or it is broken."""
+        ...
+
     def message(self, message: Message) -> bytes: ...
     def parts(self, message: Message) -> Parts | None:
         """A large message to be sent in parts; None: this protocol has none."""

@@ -6,6 +6,7 @@ here.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 TEXT: Final = 1
@@ -14,14 +15,17 @@ CLOSE: Final = 8
 PING: Final = 9
 PONG: Final = 10
 
+_SMALL: Final = struct.Struct("!BB").pack
+_MEDIUM: Final = struct.Struct("!BBH").pack
+
 
 def frame(opcode: int, payload: bytes) -> bytes:
     """A whole frame with FIN set."""
     size = len(payload)
     if size < 126:
-        return bytes((0x80 | opcode, size)) + payload
+        return _SMALL(0x80 | opcode, size) + payload
     if size < 65536:
-        return bytes((0x80 | opcode, 126, size >> 8, size & 255)) + payload
+        return _MEDIUM(0x80 | opcode, 126, size) + payload
     return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 

@@ -29,6 +29,7 @@ FIRST: Final = 1
 LAST: Final = 2
 CANCEL: Final = 4
 HEADER: Final = struct.Struct(">BBHIII")
+GIVEN_UP: Final = 256  # streams of which the rest is passed over; of older ones each part is refused again
 
 
 class Part(NamedTuple):
@@ -90,6 +91,14 @@ class Parts:
         self.cancel = cancel
 
 
+class PartRefused(Refused):
+    """A message in parts that cannot be had. `envelope` is its own, b"" where that is not known any more."""
+
+    def __init__(self, code: str, message: str, envelope: bytes = b"", *, setting: str | None = None) -> None:
+        super().__init__(code, message, setting=setting)
+        self.envelope = envelope
+
+
 class _Stream:
     __slots__ = ("begun", "data", "envelope", "heard", "size")
 
@@ -103,45 +112,49 @@ class _Stream:
 class Joiner:
     """Puts one client's parts together again.
 
-    `message_bytes` bounds one message, `total_bytes` all that are not whole together, `streams` their number.
+    `message_bytes` bounds one message, `total_bytes` all that are not whole together, `streams` their number. A message
+    is refused once: what else comes of it is passed over.
     """
 
-    __slots__ = ("_message_bytes", "_most", "_streams", "_total_bytes", "held")
+    __slots__ = ("_given_up", "_message_bytes", "_most", "_streams", "_total_bytes", "held")
 
     def __init__(self, message_bytes: int, total_bytes: int, streams: int) -> None:
         self._message_bytes = message_bytes
         self._total_bytes = total_bytes
         self._most = streams
         self._streams: dict[int, _Stream] = {}
+        self._given_up: dict[int, None] = {}
         self.held = 0
 
     def add(self, part: Part, now: float) -> tuple[bytes, bytes] | None:
-        """(envelope, payload) once a message is whole. Raises Refused; the stream it was about is then forgotten."""
+        """(envelope, payload) once a message is whole. Raises PartRefused; the stream it was about is then given up."""
         stream = self._streams.get(part.stream)
         if part.flags & CANCEL:
             self._forget(part.stream)
+            self._given_up.pop(part.stream, None)
             return None
         if part.flags & FIRST:
             if stream is not None:
-                self._forget(part.stream)
-                raise Refused("bad_part", f"stream {part.stream} has begun already")
+                raise self._give_up(part, stream.envelope, "bad_part", f"stream {part.stream} has begun already")
+            self._given_up.pop(part.stream, None)
             if part.size > self._message_bytes:
-                raise Refused(
-                    "too_large", f"larger than {self._message_bytes} bytes", setting="limits.parted_message_bytes"
-                )
+                why = f"larger than {self._message_bytes} bytes"
+                raise self._give_up(part, part.envelope, "too_large", why, "limits.parted_message_bytes")
             if len(self._streams) >= self._most:
-                raise Refused(
-                    "too_many_requests", "too many messages in parts at once", setting="limits.parted_streams"
-                )
+                why = "too many messages in parts at once"
+                raise self._give_up(part, part.envelope, "too_many_requests", why, "limits.parted_streams")
             stream = self._streams[part.stream] = _Stream(part.envelope, part.size, now)
         elif stream is None:
-            raise Refused("bad_part", f"stream {part.stream} has not begun, or was given up")
+            if part.stream in self._given_up:
+                if part.flags & LAST:
+                    del self._given_up[part.stream]
+                return None
+            raise PartRefused("bad_part", f"stream {part.stream} has not begun")
         if part.position != len(stream.data) or part.size != stream.size:
-            self._forget(part.stream)
-            raise Refused("bad_part", "a part is missing, or the size has changed")
+            raise self._give_up(part, stream.envelope, "bad_part", "a part is missing, or the size has changed")
         if self.held + len(part.data) > self._total_bytes:
-            self._forget(part.stream)
-            raise Refused("too_large", "too much is waiting to be whole", setting="limits.parted_bytes")
+            why = "too much is waiting to be whole"
+            raise self._give_up(part, stream.envelope, "too_large", why, "limits.parted_bytes")
         stream.data += part.data
         stream.heard = now
         self.held += len(part.data)
@@ -159,10 +172,23 @@ class Joiner:
         ]
         for number, _ in late:
             self._forget(number)
+            self._remember(number)
         return late
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def _give_up(self, part: Part, envelope: bytes, code: str, why: str, setting: str | None = None) -> PartRefused:
+        self._forget(part.stream)
+        if not part.flags & LAST:
+            self._remember(part.stream)
+        return PartRefused(code, why, envelope, setting=setting)
+
+    def _remember(self, number: int) -> None:
+        """More of it will come, before its sender hears that it is in vain."""
+        self._given_up[number] = None
+        if len(self._given_up) > GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
 
     def _forget(self, number: int) -> None:
         stream = self._streams.pop(number, None)

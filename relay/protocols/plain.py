@@ -12,7 +12,7 @@ from typing import Any, Final
 from relay.errors import CloseReason, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Command, Hello, Publish, RequestId
-from relay.protocols.frames import frame
+from relay.protocols.frames import BINARY, frame
 
 
 class Plain:
@@ -28,11 +28,17 @@ class Plain:
 
     def message(self, message: Message) -> bytes:
         data = message.data
-        kind, raw = (data.kind, data.raw) if data.kind <= Kind.BINARY else data.plain()
+        kind = data.kind
+        if kind <= BINARY:
+            return frame(kind, data.raw)
+        kind, raw = data.plain()
         return frame(kind, raw)
 
     def parted(self, envelope: bytes, payload: bytes) -> Command:
         raise Refused("bad_part", "plain mode has no parts")
+
+    def request_in(self, envelope: bytes) -> None:
+        return None
 
     def parts(self, message: Message) -> None:
         return None

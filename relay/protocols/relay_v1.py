@@ -184,7 +184,9 @@ class _RelayV1(Generic[Codec]):
             elif kind == Kind.MSGPACK:
                 payload = bytes(msgspec.msgpack.decode(payload, type=Raw))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise self._not_understood(envelope, error) from None
+            refused = self._not_understood(b"", error)
+            refused.request = self.request_in(envelope)
+            raise refused from None
         data = Payload(kind, payload)
         return Publish(
             command.room, data, command.id, command.channel, command.key, command.to, command.echo, command.ttl
@@ -215,11 +217,15 @@ class _RelayV1(Generic[Codec]):
         what = "nested too deeply" if nested else str(error) or "not understood"
         refused = Refused("unknown_type" if "Invalid value" in what and "$.t" in what else "bad_request", what)
         if not nested:
-            try:
-                refused.request = self._decode_id(payload).id
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                pass
+            refused.request = self.request_in(payload)
         return refused
+
+    def request_in(self, envelope: bytes) -> RequestId:
+        try:
+            found: RequestId = self._decode_id(envelope).id
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        return found
 
     def _frame(self, answer: Any) -> bytes:
         return frame(self._opcode, self._encoder.encode(answer))

@@ -122,6 +122,11 @@ class Hub:
         else:
             self.on_removed(peer, room, why)
 
+    def rewire(self, peer: Peer) -> None:
+        """A peer's outbox is another one from now on."""
+        for membership in self.memberships(peer).values():
+            membership.room.audience[peer.protocol][peer] = peer.outbox
+
     def memberships(self, peer: Peer) -> dict[str, Membership]:
         """The rooms a peer is in; do not keep it."""
         return self.joined.get(peer) or {}
@@ -160,7 +165,8 @@ class Hub:
                 continue
             parts = protocol.parts(message) if len(message.data) > self.part_bytes else None
             if parts is None:
-                put_all(audience.values(), index, protocol.message(message), message, unheard)
+                lane = self.channels.lanes[index]
+                put_all(audience.values(), lane, protocol.message(message), message, unheard)
             else:
                 for outbox in audience.values():
                     if outbox is not unheard:

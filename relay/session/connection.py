@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.auth.tokens import Identity
+from relay.delivery.detour import Junction
 from relay.delivery.outbox import Drop, Outbox
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.model import Kind, Message, Payload
@@ -69,7 +70,7 @@ class Connection:
         self.services = services
         self.hub: Hub = services.hub
         self.wire = wire
-        self.outbox = wire.outbox
+        self.outbox: Outbox = wire.outbox
         self.identity = identity
         self.subject = identity.subject
         self.protocol = protocol
@@ -230,7 +231,8 @@ class Connection:
     def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
         """Sends to this connection alone, as a message of `room`. Raises Refused("no_such_channel")."""
         index = room.rule.channel if channel is None else self.hub.channels.index(channel)
-        message = Message(room.name, Payload.of(data), None, channel, key, at=self.services.wall())
+        payload = data if data.__class__ is Payload else Payload.of(data)
+        message = Message(room.name, payload, None, channel, key, at=self.services.wall())
         self.hub.deliver_to(self, index, message)
 
     def close(self, reason: CloseReason) -> None:
@@ -253,6 +255,20 @@ class Connection:
         if self._incoming is not None:
             self._incoming.stop()
         self.services.closed(self.subject)
+
+    def junction(self) -> Junction:
+        """What stands for the outbox while there are more sockets."""
+        if isinstance(self.outbox, Junction):
+            return self.outbox
+        junction = self.outbox = Junction(self.outbox)
+        self.hub.rewire(self)
+        return junction
+
+    def leave_junction(self) -> None:
+        """Without other sockets, the outbox stands for itself."""
+        if not self.legs:
+            self.outbox = self.wire.outbox
+            self.hub.rewire(self)
 
     def _end_legs(self, reason: CloseReason) -> None:
         for leg in list(self.legs):
@@ -288,7 +304,7 @@ class Connection:
 
     def tell_drops(self) -> None:
         """Says which messages this client will not get."""
-        drops, self.outbox.drops = self.outbox.drops, None
+        drops, self.wire.outbox.drops = self.wire.outbox.drops, None
         self.say_drops(drops)
 
     def say_drops(self, drops: dict[tuple[str, str, str], Drop] | None) -> None:

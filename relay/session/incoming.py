@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import Refused
 from relay.protocols.base import Command
-from relay.protocols.parts import Joiner, decode_part
+from relay.protocols.parts import Joiner, PartRefused, decode_part
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
@@ -33,7 +33,11 @@ class Incoming:
     def add(self, payload: bytes) -> Command | None:
         """One part; the message's command, once it is whole. Raises Refused."""
         now = self._connection.services.monotonic()
-        whole = self._joiner.add(decode_part(payload), now)
+        try:
+            whole = self._joiner.add(decode_part(payload), now)
+        except PartRefused as refused:
+            refused.request = self._connection.protocol.request_in(refused.envelope)
+            raise
         if whole is not None:
             return self._connection.protocol.parted(*whole)
         self._watch(now)
@@ -52,7 +56,8 @@ class Incoming:
         self._timer = None
         services = self._connection.services
         now, timeouts = services.monotonic(), services.config.timeouts
-        for stream, _ in self._joiner.expire(now, timeouts.part, timeouts.parted_message):
+        for stream, envelope in self._joiner.expire(now, timeouts.part, timeouts.parted_message):
             why = f"stream {stream}: no more parts came in time"
-            self._connection.refuse(None, Refused("timeout", why, setting="timeouts.part"))
+            request = self._connection.protocol.request_in(envelope)
+            self._connection.refuse(request, Refused("timeout", why, setting="timeouts.part"))
         self._watch(now)

@@ -7,7 +7,6 @@ and when another one ends, its channels are back on the first.
 from __future__ import annotations
 
 from relay.auth.tokens import Identity
-from relay.delivery.detour import divert, rejoin
 from relay.errors import CloseReason
 from relay.session.connection import Connection, Wire
 
@@ -37,14 +36,13 @@ class Leg:
             other.give_up(self._channels)
         self.main.legs.append(self)
         for index in self._channels:
-            divert(self.main.outbox, self.wire.outbox, index)
+            self.main.junction().divert(index, self.wire.outbox)
 
     def give_up(self, channels: list[int]) -> None:
-        """Lets go of channels that another socket takes."""
+        """Lets go of channels that another socket takes over."""
         for index in channels:
             if index in self._channels:
                 self._channels.remove(index)
-                rejoin(self.main.outbox, self.wire.outbox, index)
 
     def message(self, opcode: int, payload: bytes) -> None:
         """What comes by this socket."""
@@ -62,8 +60,9 @@ class Leg:
         if self in self.main.legs:
             self.main.legs.remove(self)
             if self.main.closing is None:
-                for index in list(self._channels):
-                    rejoin(self.main.outbox, self.wire.outbox, index)
+                for index in self._channels:
+                    self.main.junction().restore(index, self.wire.outbox)
+                self.main.leave_junction()
 
     def lost(self) -> None:
         """The socket is gone."""

@@ -361,7 +361,13 @@ def test_put_all_does_what_put_does_for_each(data: st.DataObject) -> None:
         made, _ = numbered(size)
         what = message(offset=offset, key=key)
         index = many[0].channels.index(channel)
-        put_all([box.outbox for box in many], index, made, what, None if skipped is None else many[skipped].outbox)
+        put_all(
+            [box.outbox for box in many],
+            many[0].channels.lanes[index],
+            made,
+            what,
+            None if skipped is None else many[skipped].outbox,
+        )
         for place, box in enumerate(single):
             if place != skipped:
                 box.outbox.put(index, made, what)
@@ -377,10 +383,10 @@ def test_put_all_does_what_put_does_for_each(data: st.DataObject) -> None:
 
 def test_put_all_outside_a_tick_wakes_somebody_and_inside_one_nobody() -> None:
     box = Box(LOADED)
-    put_all([box.outbox], box.channels.default, b"12345678", message(), None)
+    put_all([box.outbox], box.channels.lanes[box.channels.default], b"12345678", message(), None)
     woken = box.woken
     assert woken
     box.tick.flush()
     box.tick.running = True
-    put_all([box.outbox], box.channels.default, b"12345678", message(), None)
+    put_all([box.outbox], box.channels.lanes[box.channels.default], b"12345678", message(), None)
     assert box.woken == woken

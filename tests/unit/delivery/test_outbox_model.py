@@ -110,6 +110,12 @@ class OutboxModel(RuleBasedStateMachine):
 
     @invariant()
     def the_same_waits(self) -> None:
+        only = self.box.outbox.only
+        if only is not None:
+            (name,) = (name for name in CHANNELS if self.waiting[name])
+            assert [parse(only)[0][0]] == [number for number, *_ in self.waiting[name]]
+            assert self.box.outbox.waiting == 1 << self.lane(name).index
+            return
         for name in CHANNELS:
             lane: Any = self.box.outbox.lanes[self.box.channels.index(name)]
             expected = self.waiting[name]
