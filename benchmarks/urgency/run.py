@@ -47,7 +47,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mode", action="append", default=[], help="parts, two-sockets, plain, 16k; await, fifo")
     parser.add_argument("--seconds", type=float, help="of bulk at the link's rate (27: 64 MB at 20 Mbit/s)")
     parser.add_argument("--quick", action="store_true", help="six seconds each")
-    parser.add_argument("--rounds", type=int, default=1, help="repeat; the median round by p99 is shown")
+    parser.add_argument("--rounds", type=int, help="repeat (1; slow-readers 5); shown is the median round by p99")
     parser.add_argument("--congestion", help="congestion control of the server's side: bbr, cubic (the system's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the relay")
     parser.add_argument("--source", type=Path, default=ROOT, help="folder of the relay to measure (this one)")
@@ -80,7 +80,7 @@ def measure_all(options: argparse.Namespace, contestants: list[Contestant]) -> d
 def _rounds(options: argparse.Namespace, contestant: Contestant, profile: Profile, plan: Plan) -> Result:
     """The median round."""
     results = []
-    for _ in range(options.rounds):
+    for _ in range(options.rounds or 1):
         with tempfile.TemporaryDirectory(prefix="urgency-") as folder:
             try:
                 stage = Stage.prepare(Path(folder), options.set, options.source.resolve())
@@ -125,7 +125,7 @@ def measure_conflation(options: argparse.Namespace, stage: Stage) -> str:
 
 def measure_slow_readers(options: argparse.Namespace, stage: Stage) -> str:
     seconds = options.seconds or (3.0 if options.quick else 8.0)
-    return slow_readers.lines(slow_readers.measure(stage, compile_tools(), options.rounds, seconds))
+    return slow_readers.lines(slow_readers.measure(stage, compile_tools(), options.rounds or 5, seconds))
 
 
 def measure_block(options: argparse.Namespace) -> bool:

@@ -56,27 +56,34 @@ def measure(stage: Stage, tools: Tools, rounds: int, seconds: float) -> list[Run
 
 
 def lines(runs: list[Run]) -> str:
-    """The table, of medians, and the bars."""
-    head = ("channel is full: ", "never read", "p50 ms", "p99 ms", "lost", "CPU", "memory MB")
+    """The table, of medians, and the bars: cleared or missed only if the quietest rounds and the pairs agree."""
+    head = ("policy when full", "never read", "p50 ms", "p99 ms", "least p99 ms", "lost", "CPU", "memory MB")
     rows, bars = [], []
     for policy in POLICIES:
-        p99, held = [], []
-        for stuck in (0, STUCK):
-            some = [run for run in runs if (run.policy, run.stuck) == (policy, stuck)]
-            p99.append(median(run.p99 for run in some))
-            held.append(median(run.memory for run in some))
-            lost = sum(run.lost for run in some)
-            cpu, p50 = median(run.cpu for run in some), median(run.p50 for run in some)
-            figures = (f"{p50:.1f}", f"{p99[-1]:.1f}", str(lost), f"{cpu:.0%}", f"{held[-1] / 1e6:.0f}")
-            rows.append([f"`{policy}`", str(stuck), *figures])
-        ratio, each = p99[1] / p99[0], (held[1] - held[0]) / STUCK
-        verdict = "cleared" if ratio <= BAR else "missed"
-        bars.append(f"- `{policy}`: p99 of the others {ratio:.2f} × without (bar {BAR:g}): **{verdict}**")
+        without, with_them = ([run for run in runs if (run.policy, run.stuck) == (policy, n)] for n in (0, STUCK))
+        rows += [_row(without), _row(with_them)]
+        quietest = min(run.p99 for run in with_them) / min(run.p99 for run in without)
+        paired = median(one.p99 / other.p99 for one, other in zip(with_them, without, strict=True))
+        holds = {ratio <= BAR for ratio in (quietest, paired)}
+        verdict = "unclear" if len(holds) > 1 else "cleared" if True in holds else "missed"
+        bars.append(f"- `{policy}`: p99 of the others {quietest:.2f} and {paired:.2f} × without: **{verdict}**")
+        each = (median(run.memory for run in with_them) - median(run.memory for run in without)) / STUCK
         bounded = "cleared" if each <= 2 * CAPACITY else "missed"  # what Python keeps around a message comes on top
-        bars.append(
-            f"- `{policy}`: {each / 1e3:.0f} KB for each that never reads, of {CAPACITY / 1e3:.0f}: **{bounded}**"
-        )
+        bars.append(f"- `{policy}`: {each / 1e3:.0f} KB held for each, capacity {CAPACITY / 1e3:.0f}: **{bounded}**")
     return "\n".join([table(head, rows), "", *bars])
+
+
+def _row(runs: list[Run]) -> list[str]:
+    return [
+        f"`{runs[0].policy}`",
+        str(runs[0].stuck),
+        f"{median(run.p50 for run in runs):.1f}",
+        f"{median(run.p99 for run in runs):.1f}",
+        f"{min(run.p99 for run in runs):.1f}",
+        str(sum(run.lost for run in runs)),
+        f"{median(run.cpu for run in runs):.0%}",
+        f"{median(run.memory for run in runs) / 1e6:.0f}",
+    ]
 
 
 def _run(stage: Stage, tools: Tools, policy: str, stuck: int, seconds: float) -> Run:
