@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from relay.client.errors import LOST, Disconnected
+
 
 class Position(msgspec.Struct, frozen=True):
     """Where one stands in a room's history: the room's `epoch`, and the offset of the last message one has."""
@@ -103,6 +105,18 @@ class Bye(Said, tag="bye", frozen=True, rename={"setting": "limit"}):
     reason: str = ""
     reconnect: Reconnect | None = None
     setting: str | None = None
+
+    def explain(self, why: Disconnected) -> Disconnected:
+        """With what this said: it knows more than a close frame can hold, and comes even where that is lost."""
+        if why.code not in (self.code, LOST):
+            return why
+        again = self.reconnect
+        return Disconnected(
+            self.code,
+            f"{self.reason} [{self.setting}]" if self.setting else self.reason,
+            reconnect_after=None if again is None else again.after,
+            reconnect_jitter=0.0 if again is None else again.jitter,
+        )
 
 
 class Refusal(Said, tag="error", frozen=True, rename={"setting": "limit"}):

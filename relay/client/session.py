@@ -67,7 +67,15 @@ class Client:
     """
 
     def __init__(
-        self, socket: PlainClient, nursery: trio.Nursery, codec: Codec, hello: Hello, incoming: Incoming, buffer: int
+        self,
+        socket: PlainClient,
+        nursery: trio.Nursery,
+        codec: Codec,
+        hello: Hello,
+        incoming: Incoming,
+        *,
+        buffer: int,
+        parts: bool,
     ) -> None:
         self.session: Final = hello.session
         self.subject = hello.subject
@@ -85,7 +93,7 @@ class Client:
         self._waiting: dict[RequestId, _Waiting | Upload] = {}
         most = hello.limits.get("message_bytes", PART_BYTES)
         self._part_bytes: Final = int(min(hello.limits.get("part_bytes", PART_BYTES), most))
-        self._takes_parts: Final = hello.limits.get("parted_message_bytes", 1) > 0
+        self._parts: Final = parts and hello.limits.get("parted_message_bytes", 1) > 0
         self._uploads = Uploads(nursery, self._send, self._part_bytes)
         self._bye: Bye | None = None
         self._why: Disconnected | None = None
@@ -132,7 +140,7 @@ class Client:
         same key is published before its last part is sent. `parts` False: all in one message, bytes in JSON as base64.
         """
         say = publish_words(room, channel, key, to, echo, ttl, next(self._ids) if confirm else None)
-        parts = parts and self._takes_parts
+        parts = parts and self._parts
         whole = None if parts and self._is_large(data) else self._encode({**say, "data": data})
         if whole is None or (parts and len(whole) > self._part_bytes):
             upload = self._begin(say, data)
@@ -160,8 +168,11 @@ class Client:
         """Begins to say `data` in parts, whatever its size, and returns at once; arguments as for `publish`.
 
         The parts are sent in the background. Order is kept among what is published once the one before is over: what
-        is said during an upload passes it. Raises what the codec raises for data it cannot express.
+        is said during an upload passes it. Raises Refused where there are no parts, and what the codec raises for data
+        it cannot express.
         """
+        if not self._parts:
+            raise Refused("bad_part", "there are no parts in this session", setting="limits.parted_message_bytes")
         return self._begin(publish_words(room, channel, key, to, echo, ttl, next(self._ids)), data)
 
     async def call(self, room: str, method: str, data: Any = None, *, timeout: float | None = None) -> Any:
@@ -276,7 +287,7 @@ class Client:
             while True:
                 self._take(await self._socket.receive())
         except Disconnected as why:
-            self._end(self._explained(why))
+            self._end(why if self._bye is None else self._bye.explain(why))
             if self._socket.closed is None:  # what came was not relay.v1
                 await self._socket.close(why.code, why.reason)
 
@@ -298,20 +309,6 @@ class Client:
                 if isinstance(event, Bye):
                     self._bye = event
                 self._inbox.put(event)
-
-    def _explained(self, why: Disconnected) -> Disconnected:
-        """With what `bye` said: it knows more than a close frame can hold, and comes even where that is lost."""
-        bye = self._bye
-        if bye is None or why.code not in (bye.code, LOST):
-            return why
-        reason = f"{bye.reason} [{bye.setting}]" if bye.setting else bye.reason
-        again = bye.reconnect
-        return Disconnected(
-            bye.code,
-            reason,
-            reconnect_after=None if again is None else again.after,
-            reconnect_jitter=0.0 if again is None else again.jitter,
-        )
 
     def _end(self, why: Disconnected) -> None:
         if self._why is None:
@@ -355,18 +352,18 @@ async def connect(
     connect_timeout: float = 10,
     buffer: int = 1000,
     progress: bool = False,
-    receive_parts: bool = True,
+    parts: bool = True,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
     `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
-    `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `receive_parts`
-    False asks the relay to send large messages whole. `connect_timeout` covers all up to the relay's `hello`. Raises
-    ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead of an HTTP status), ValueError.
+    `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
+    all travels whole, in both directions. `connect_timeout` covers all up to the relay's `hello`. Raises ConnectFailed,
+    ConnectionRefused, Disconnected (refused with a close code instead of an HTTP status), ValueError.
     """
     if codec not in DECODERS:
         raise ValueError(f"codec is 'json' or 'msgpack', not {codec!r}")
-    if not receive_parts:
+    if not parts:
         asked = urlsplit(url)
         url = asked._replace(query=f"{asked.query}&parts=0".removeprefix("&")).geturl()
     started = trio.current_time()
@@ -387,7 +384,8 @@ async def connect(
             hello = understood(codec, await socket.receive())
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
-        client = Client(socket, nursery, codec, hello, Incoming(codec, max_message_bytes, progress=progress), buffer)
+        incoming = Incoming(codec, max_message_bytes, progress=progress)
+        client = Client(socket, nursery, codec, hello, incoming, buffer=buffer, parts=parts)
         nursery.start_soon(client._read)
         nursery.start_soon(client._watch)
         try:

@@ -190,7 +190,7 @@ async def test_who_does_not_want_parts_says_so_in_the_address(path: str, asked: 
         await peer.hear()
 
     async with serving(script) as url:
-        async with connect(url + path, receive_parts=False):
+        async with connect(url + path, parts=False):
             pass
         async with connect(url + path):
             pass

@@ -131,9 +131,13 @@ async def test_parts_are_as_large_as_the_relay_says_and_never_larger_than_a_mess
     assert heard == [size]
 
 
-@pytest.mark.parametrize(("parts", "limits"), [(False, {}), (True, {"parted_message_bytes": 0})])
-async def test_a_message_leaves_whole_when_asked_to_or_when_the_relay_takes_no_parts(
-    parts: bool, limits: dict[str, float]
+@pytest.mark.parametrize(
+    ("parts", "limits", "session"),
+    [(False, {}, True), (True, {"parted_message_bytes": 0}, True), (True, {}, False)],
+    ids=["asked", "switched off at the relay", "switched off for the session"],
+)
+async def test_a_message_leaves_whole_when_asked_to_or_where_there_are_no_parts(
+    parts: bool, limits: dict[str, float], session: bool
 ) -> None:
     heard: list[Any] = []
 
@@ -141,8 +145,11 @@ async def test_a_message_leaves_whole_when_asked_to_or_when_the_relay_takes_no_p
         heard.append(await listener.hear())
         await listener.peer.say({"t": "ok", "id": heard[0]["id"]})
 
-    async with serving(listening(script, limits=limits)) as url, connect(url) as relay:
+    async with serving(listening(script, limits=limits)) as url, connect(url, parts=session) as relay:
         await relay.publish("lobby", "x" * LARGE, parts=parts)
+        if parts:
+            with pytest.raises(Refused, match="bad_part"):
+                relay.upload("lobby", "x")
     assert heard[0]["data"] == "x" * LARGE
 
 
@@ -284,9 +291,10 @@ async def test_a_cancelled_publish_withdraws_the_message_and_not_the_connection(
 
     go = trio.Event()
     async with serving(listening(script)) as url, connect(url) as relay:
-        with trio.move_on_after(0.05) as scope:
-            await relay.publish("lobby", b"x" * VAST)
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay.publish, "lobby", b"x" * VAST)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
         go.set()
         await relay.ping()
     assert parts[-1].flags == CANCEL
