@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Tick
+from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseCode, CloseReason
 from relay.limits.pace import Pace
 from relay.net.poller import Poller
@@ -54,7 +54,7 @@ class Link:
         self._poller = poller
         self.engine = Engine(self, limits)
         self.writer = Writer(services, transport, self, tick)
-        self.outbox = self.writer.outbox
+        self.outbox: Outbox = self.writer
         self.ended = trio.Event()
         self.finished = False
         self.close_code = LOST

@@ -1,16 +1,18 @@
-"""The one owner of a connection's write side: takes from the outbox what goes next, and writes it.
+"""The one owner of a connection's write side: an outbox that writes what goes next.
 
-Not here: which frame goes next (outbox), when a connection ends (link). The one rule: bytes leave here alone, within
-the credit - so much that the kernel has little unsent and the path no queue of our bulk, and no more, because what
-they hold cannot be overtaken by anything urgent. What is urgent does not wait for credit.
+It is one object with the outbox, and not one that has it, because a fan-out visits each receiver's memory once for
+putting and once for writing, and that is what it costs.
+
+Not here: which frame goes next (the outbox it is built on), when a connection ends (link). The one rule: bytes leave
+here alone, within the credit - so much that the kernel has little unsent and the path no queue of our bulk, and no
+more, because what they hold cannot be overtaken by anything urgent. What is urgent does not wait for credit.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
-from relay.delivery.channels import Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox, Owner, Tick
 from relay.net.pacing import Path
 from relay.net.transport import WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.session.services import Services
@@ -20,7 +22,7 @@ LEAST: Final = 1024  # bytes: not worth a record of their own otherwise
 SMALL: Final = 4096  # bytes of one record while anything urgent is alive on the connection
 
 
-class Keeper(Protocol):
+class Keeper(Owner, Protocol):
     """Who the write side belongs to: the link."""
 
     def settle(self) -> bool:
@@ -34,25 +36,22 @@ class Keeper(Protocol):
 
     def write_failed(self, reason: Lost) -> None: ...
     def bug(self) -> None: ...
-    def overflowed(self, lane: Lane) -> None: ...
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
 
 
-class Writer:
+class Writer(Outbox):
     """`special` is set while the usual flush is not enough: something is half sent, waited for, or ending."""
 
     __slots__ = (
         "_blocked", "_credit", "_keeper", "_last", "_path", "_pause", "_services", "_unsent", "_urgent", "_write",
-        "bytes_out", "last_sent", "outbox", "special", "stopped", "transport", "writes",
+        "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
     )  # fmt: skip
 
     def __init__(self, services: Services, transport: Transport, keeper: Keeper, tick: Tick) -> None:
         self._services = services
         self._keeper = keeper
         self.transport = transport
-        self.outbox = Outbox(services.channels, self, tick, services.config.outbox.urgent_share)
-        self.outbox.part_bytes = services.config.outbox.part_bytes
+        super().__init__(services.channels, keeper, tick, services.config.outbox.urgent_share)
+        self.part_bytes = services.config.outbox.part_bytes
         self._urgent = services.channels.urgent_mask
         self._write = transport.write
         self._credit = transport.lowat
@@ -79,42 +78,30 @@ class Writer:
     def ask(self) -> None:
         """Asks for a flush at the end of this tick, and for a look at what is special."""
         self.special = True
-        if not self.outbox.touched:
-            self.outbox.touch()
+        if not self.touched:
+            self.touch()
 
     def stop(self) -> int:
         """Writes nothing more. Returns the bytes that were waiting."""
         self.stopped = self.special = True
         if self._pause is not None:
             self._pause.cancel()
-        return self.outbox.clear() + len(self._unsent)
-
-    # The outbox' owner.
-
-    def overflowed(self, lane: Lane) -> None:
-        self._keeper.overflowed(lane)
-
-    def congested(self, lane: Lane) -> None:
-        self._keeper.congested(lane)
-
-    def relieved(self, lane: Lane) -> None:
-        self._keeper.relieved(lane)
+        return self.clear() + len(self._unsent)
 
     def flush(self) -> None:
         """One write of what waits, within the credit. The usual case, written out; `_flush_rest` has all others."""
-        outbox = self.outbox
-        outbox.touched = False
+        self.touched = False
         credit = self._credit
-        if self.special or credit <= 0 or outbox.drops:
+        if self.special or credit <= 0 or self.drops:
             self._flush_rest()
             return
-        data = outbox.only
+        data = self.only
         if data is not None:
-            outbox.only = None
-            outbox.waiting = 0
+            self.only = None
+            self.waiting = 0
         else:
             try:
-                data = outbox.take(credit)
+                data = self.take(credit)
             except Exception:
                 self._keeper.bug()
                 return
@@ -131,7 +118,7 @@ class Writer:
                 self._credit = credit - size
                 self.bytes_out += size
                 self.writes += 1
-                if outbox.waiting:
+                if self.waiting:
                     self._flush_rest()
                 return
             self.bytes_out += sent
@@ -167,25 +154,24 @@ class Writer:
 
     def _look(self) -> None:
         """What is left to do, after as much as can be written was."""
-        self.outbox.touched = False
+        self.touched = False
         if self.last_sent and not self._unsent:
             self._keeper.said_all()
         self.special = self.stopped or bool(
-            self._unsent or self.outbox.waiting or self._blocked or self._last is not None or self.last_sent
+            self._unsent or self.waiting or self._blocked or self._last is not None or self.last_sent
         )
 
     def _write_on(self) -> None:
-        outbox = self.outbox
         while True:
             open_ = self._credit > 0 or self._refill()
             if not self._unsent:
                 taken = b""
                 if open_:
-                    taken = outbox.take(self._credit)
-                elif outbox.waiting & self._urgent and self._credit > -self.transport.lowat:
-                    taken = outbox.take_urgent(SMALL)
+                    taken = self.take(self._credit)
+                elif self.waiting & self._urgent and self._credit > -self.transport.lowat:
+                    taken = self.take_urgent(SMALL)
                 if not taken:
-                    if outbox.waiting or self._last is None:
+                    if self.waiting or self._last is None:
                         return
                     taken, self._last = self._last, None
                     self.last_sent = True
@@ -207,16 +193,15 @@ class Writer:
         """New credit, if the kernel has little unsent and the path is not full. False: it was arranged to be asked
         again.
         """
-        if not (self._unsent or self.outbox.waiting):
+        if not (self._unsent or self.waiting):
             return False  # nothing to spend it on: what comes next asks again
         info = self.transport.path_info()
         if info is None or 2 * info.unsent > self.transport.lowat:
             self._keeper.watch_writable(True)
             return False
-        outbox = self.outbox
         settings = self._services.config.outbox
-        step = SMALL if outbox.has_urgent else WRITE_SIZE
-        outbox.part_bytes = min(step, settings.part_bytes)
+        step = SMALL if self.has_urgent else WRITE_SIZE
+        self.part_bytes = min(step, settings.part_bytes)
         if settings.pace_bulk:
             if self._path is None:
                 self._path = Path()

@@ -234,7 +234,7 @@ def test_a_drop_asks_for_a_flush_because_somebody_must_be_told() -> None:
     box = Box(table(bulk=Channel(capacity=1024, overflow="drop_newest")))
     box.put("bulk", 2000, message())
     assert box.outbox.touched
-    assert box.tick.touched == [box]
+    assert box.tick.touched == [box.outbox]
 
 
 # The latest of each key.
