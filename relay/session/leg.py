@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from relay.auth.tokens import Identity
 from relay.errors import CloseReason
-from relay.session.connection import Connection, Wire
+from relay.session.connection import Connection, Hold, Wire
 
 
 class Leg:
     """What a link has for a connection where it is not the session's first socket. `channels` are lanes' indexes."""
 
-    __slots__ = ("_channels", "closing", "identity", "main", "messages", "protocol", "session", "subject", "wire")
+    __slots__ = (
+        "_channels", "_readers", "closing", "identity", "main", "messages", "protocol", "session", "subject", "wire",
+    )  # fmt: skip
 
     def __init__(self, main: Connection, wire: Wire, identity: Identity, channels: list[int]) -> None:
         self.main = main
@@ -24,7 +26,8 @@ class Leg:
         self.subject = main.subject
         self.session = main.session
         self.protocol = main.protocol
-        self.messages = 0
+        self.messages = 0  # they are counted where they are handled, in the session
+        self._readers: set[object] = set()  # who cannot keep up with what comes by this socket
         self.closing: CloseReason | None = None
 
     def start(self, last: int = 0) -> None:
@@ -46,8 +49,8 @@ class Leg:
 
     def message(self, opcode: int, payload: bytes) -> None:
         """What comes by this socket."""
-        self.messages += 1
-        self.main.message(opcode, payload)
+        if self.closing is None:
+            self.main.message(opcode, payload)
 
     def close(self, reason: CloseReason) -> None:
         if self.closing is None:
@@ -74,7 +77,12 @@ class Leg:
         self.main.say_drops(drops)
 
     def wait_for(self, reader: object) -> None:
-        self.main.wait_for(reader)
+        """This socket is read no further until `reader` has caught up, or has gone."""
+        self._readers.add(reader)
+        if self.closing is None:
+            self.wire.hold(Hold.READERS, True)
 
     def waited_for(self, reader: object) -> None:
-        self.main.waited_for(reader)
+        self._readers.discard(reader)
+        if not self._readers and self.closing is None:
+            self.wire.hold(Hold.READERS, False)
