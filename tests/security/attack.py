@@ -22,6 +22,8 @@ ELSEWHERE: Final = "127.0.0.2"
 """Another address of the loopback: an attacker whose limits are not those of everybody else in the test."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+V1_JSON: Final = "relay.v1.json"
+V1_MSGPACK: Final = "relay.v1.msgpack"
 MASK: Final = b"\x37\xfa\x21\x3d"  # the one of RFC 6455 section 5.7
 
 
@@ -127,10 +129,10 @@ def head(path: str, headers: Mapping[str, str] = {}, *, method: str = "GET", ver
     return f"{method} {path} HTTP/{version}\r\n{lines}\r\n".encode("latin-1")
 
 
-def upgrade(path: str, token: str | None = None, **more: str) -> bytes:
-    """A good WebSocket request. `more`: Sec_WebSocket_Protocol="relay.v1.json"."""
-    headers = {**UPGRADE, **({} if token is None else bearer(token))}
-    return head(path, headers | {name.replace("_", "-"): value for name, value in more.items()})
+def upgrade(path: str, token: str | None = None, subprotocol: str | None = None) -> bytes:
+    """A good WebSocket request."""
+    offer = {} if subprotocol is None else {"Sec-WebSocket-Protocol": subprotocol}
+    return head(path, {**UPGRADE, **({} if token is None else bearer(token)), **offer})
 
 
 async def answer_of(stream: trio.abc.Stream) -> Answer:
@@ -265,10 +267,10 @@ class Socket:
 
 
 async def open_socket(
-    relay: Target, stream: trio.abc.Stream, path: str, token: str | None = None, **more: str
+    relay: Target, stream: trio.abc.Stream, path: str, token: str | None = None, subprotocol: str | None = None
 ) -> Socket:
     """Does the WebSocket handshake on a stream."""
-    await stream.send_all(upgrade(path, token or relay.token("mallory"), **more))
+    await stream.send_all(upgrade(path, token or relay.token("mallory"), subprotocol))
     answer = await answer_of(stream)
     assert answer.status == 101, answer
     return Socket(stream, answer.body)
@@ -282,11 +284,7 @@ async def socket_to(
     *,
     source: str = HOST,
     receive_buffer: int | None = None,
-    **more: str,
+    subprotocol: str | None = None,
 ) -> AsyncIterator[Socket]:
     async with tls(relay, source=source, receive_buffer=receive_buffer) as stream:
-        yield await open_socket(relay, stream, path, token, **more)
-
-
-V1_JSON: Final = {"Sec_WebSocket_Protocol": "relay.v1.json"}
-V1_MSGPACK: Final = {"Sec_WebSocket_Protocol": "relay.v1.msgpack"}
+        yield await open_socket(relay, stream, path, token, subprotocol)

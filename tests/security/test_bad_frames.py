@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.security.attack import (
-    BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, socket_to, the_rest,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_payload,
+    frame,
+    socket_to,
+    the_rest,
 )  # fmt: skip
 from tests.security.siege import RelayThread, besieged, folder_with, under_attack
 
@@ -62,7 +71,8 @@ def framed(
             id="bad UTF-8 in a fragment",
         ),
         pytest.param(
-            frame(TEXT, b"\xff" + b"a" * 5, declared=60000), 1007, "text is not UTF-8", id="bad UTF-8 at a long text's start"
+            frame(TEXT, b"\xff" + b"a" * 5, declared=60000), 1007, "text is not UTF-8",
+            id="bad UTF-8 at a long text's start",
         ),
     ],
 )  # fmt: skip
@@ -144,7 +154,9 @@ async def test_a_flood_of_control_frames_is_closed_with_1008(framed: RelayThread
 
 async def test_pings_between_fragments_are_answered_and_disturb_nothing(framed: RelayThread) -> None:
     async with under_attack(framed), socket_to(framed) as client:
-        await client.send(FIRST + frame(PING, b"1") + frame(CONTINUATION, b"b", fin=False) + frame(PONG) + frame(PING, b"2"))
+        await client.send(
+            FIRST + frame(PING, b"1") + frame(CONTINUATION, b"b", fin=False) + frame(PONG) + frame(PING, b"2")
+        )
         await client.send(frame(CONTINUATION, b"c"))
         assert [await client.next() for _ in range(3)] == [(PONG, b"1"), (PONG, b"2"), (TEXT, b"abc")]
 

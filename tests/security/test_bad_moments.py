@@ -19,7 +19,17 @@ from jwt.algorithms import OKPAlgorithm
 from relay.ops.metrics import resident_bytes
 from tests.e2e.harness import ALL_ROOMS
 from tests.security.attack import (
-    CONTINUATION, TEXT, Socket, answer_of, drip, frame, head, send_until_refused, the_rest, tls, upgrade,
+    CONTINUATION,
+    TEXT,
+    Socket,
+    answer_of,
+    drip,
+    frame,
+    head,
+    send_until_refused,
+    the_rest,
+    tls,
+    upgrade,
 )  # fmt: skip
 from tests.security.siege import RelayThread, besieged, under_attack
 

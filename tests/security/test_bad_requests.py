@@ -76,9 +76,7 @@ def with_lines(*lines: str) -> bytes:
         pytest.param(head("/nowhere", UPGRADE), 404, "not_found", id="an unknown path"),
     ],
 )  # fmt: skip
-async def test_a_malformed_request_gets_its_status(
-    relay: RelayThread, request_: bytes, status: int, code: str
-) -> None:
+async def test_a_malformed_request_gets_its_status(relay: RelayThread, request_: bytes, status: int, code: str) -> None:
     async with under_attack(relay, {f"handshakes_rejected:{code}": 1}):
         answer = await ask(relay, request_)
         assert answer.status == status, answer

@@ -151,7 +151,7 @@ async def test_a_bad_token_for_a_live_connection_is_refused_and_changes_nothing(
     bad = [token for name, (_, token) in tokens(relay).items() if token is not None]
     bad += [relay.token("another subject"), "\u2028", "", "a" * 9000]
     counts = {"requests_refused:unauthorized": len(bad) - 1, "requests_refused:forbidden": 1}
-    async with under_attack(relay, counts), socket_to(relay, "/ws", **V1_JSON) as client:
+    async with under_attack(relay, counts), socket_to(relay, "/ws", subprotocol=V1_JSON) as client:
         assert json.loads(await client.hear())["t"] == "hello"
         for number, token in enumerate(bad):
             await client.say(json.dumps({"t": "auth", "id": number, "token": token}))
