@@ -48,7 +48,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of bulk at the link's rate (27: 64 MB at 20 Mbit/s)")
     parser.add_argument("--quick", action="store_true", help="six seconds each")
     parser.add_argument("--rounds", type=int, help="repeat (1; slow-readers 5); shown is the median round by p99")
-    parser.add_argument("--congestion", help="congestion control of the server's side: bbr, cubic (the system's)")
+    parser.add_argument(
+        "--congestion",
+        help="congestion control of the server's side, one that net namespaces are allowed: bbr, reno (the system's)",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the relay")
     parser.add_argument("--source", type=Path, default=ROOT, help="folder of the relay to measure (this one)")
     parser.add_argument("--write-docs", action="store_true", help="put the tables and the picture into docs/")
