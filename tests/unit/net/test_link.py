@@ -372,7 +372,7 @@ async def test_a_slow_client_that_is_closed_gets_whole_frames_to_the_end(poller:
         while slow.link.connection.closing is None:
             room.broadcast(bytes(5000))
             await trio.lowlevel.checkpoint()
-        events = []
+        events: list[Any] = []
         while not (events and events[-1][0] == "close"):
             events.append(await slow.hear())
         assert all(event == bytes(5000) for event in events[:-1])

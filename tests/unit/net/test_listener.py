@@ -18,7 +18,6 @@ import trio
 import trio.testing
 
 from relay.errors import ConfigError
-from relay.net import listener
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
 
 
@@ -119,7 +118,7 @@ def without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real(family, *rest, **keywords)
 
-    monkeypatch.setattr(listener.socket, "socket", only_ipv4)
+    monkeypatch.setattr(socket, "socket", only_ipv4)
 
 
 def test_without_ipv6_every_address_means_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from relay.errors import CloseCode, CloseReason, Refused
@@ -9,7 +11,7 @@ from relay.model import Kind, Message, Payload
 from relay.protocols.base import Hello, Publish
 from relay.protocols.plain import Plain
 
-plain = Plain()
+plain: Any = Plain()
 
 
 def test_whatever_is_sent_is_published_in_the_room_of_the_address() -> None:

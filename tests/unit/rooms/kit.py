@@ -12,6 +12,7 @@ from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseReason, Refused
 from relay.model import Message, Payload
 from relay.plugin.recorder import Recorder
+from relay.protocols.base import WireProtocol
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room, RoomRule
 
@@ -90,7 +91,8 @@ class Guest:
         self.house = house
         self.subject = subject
         self.session = f"session of {subject}"
-        self.protocol = protocol
+        self.recorder = protocol
+        self.protocol: WireProtocol = protocol
         self.outbox = Outbox(house.channels, self, house.tick)
         self.full: list[Lane] = []
 
@@ -107,11 +109,14 @@ class Guest:
     def overflowed(self, lane: Lane) -> None:
         self.full.append(lane)
 
+    def congested(self, lane: Lane) -> None: ...
+    def relieved(self, lane: Lane) -> None: ...
+
     def hears(self) -> list[Any]:
         """All it has heard since it was last asked: values of messages, and (what, room, who) of presence."""
         heard: list[Any] = []
         while frames := self.outbox.take(1 << 30):
-            for said in self.protocol.read(frames):
+            for said in self.recorder.read(frames):
                 heard.append(said.data.value() if isinstance(said, Message) else said)
         return heard
 

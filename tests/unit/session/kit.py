@@ -244,22 +244,7 @@ class Client:
 
     def heard(self) -> list[Any]:
         """What it was told since it was last asked: envelopes as values; str and bytes in plain mode."""
-        data, found = b"", []
-        while more := self.outbox.take(1 << 30):
-            data += more
-        while data:
-            size, head = data[1] & 127, 2
-            if size == 126:
-                size, head = int.from_bytes(data[2:4], "big"), 4
-            elif size == 127:
-                size, head = int.from_bytes(data[2:10], "big"), 10
-            payload, opcode = data[head : head + size], data[0] & 15
-            if self.connection.protocol.bare:
-                found.append(payload.decode() if opcode == 1 else payload)
-            else:
-                found.append(msgspec.json.decode(payload))
-            data = data[head + size :]
-        return found
+        return heard(self.outbox, self.connection.protocol)
 
     def ask(self, **request: Any) -> Any:
         """A request and the answer that came at once; fails if anything else came with it."""
@@ -285,3 +270,23 @@ class Client:
         heard = self.heard()
         assert all(said["t"] == "message" for said in heard), heard
         return [said["data"] for said in heard]
+
+
+def heard(outbox: Outbox, protocol: WireProtocol) -> list[Any]:
+    """What waits in an outbox, as a client hears it."""
+    data, found = b"", []
+    while more := outbox.take(1 << 30):
+        data += more
+    while data:
+        size, head = data[1] & 127, 2
+        if size == 126:
+            size, head = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, head = int.from_bytes(data[2:10], "big"), 10
+        payload, opcode = data[head : head + size], data[0] & 15
+        if protocol.bare:
+            found.append(payload.decode() if opcode == 1 else payload)
+        else:
+            found.append(msgspec.json.decode(payload))
+        data = data[head + size :]
+    return found

@@ -11,7 +11,7 @@ from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason
 from relay.session.connection import Hold
 from relay.session.leg import Leg
-from tests.unit.session.kit import Client, House, channels, open_house, settings
+from tests.unit.session.kit import Client, House, channels, heard, open_house, settings
 from tests.unit.session.plugins import Quick
 
 PLUGINS: dict[str, Any] = {"q": (Quick, {})}
@@ -32,7 +32,8 @@ class Second:
         self.protocol = main.connection.protocol
         self.leg.start()
 
-    heard = Client.heard
+    def heard(self) -> list[Any]:
+        return heard(self.outbox, self.protocol)
 
     def messages(self) -> list[Any]:
         return [said["data"] for said in self.heard()]
