@@ -72,7 +72,18 @@ EXAMPLES: Final[dict[type[msgspec.Struct], tuple[str, msgspec.Struct]]] = {
         Key(algorithm="Ed25519", kid="issuer-1", public_key_file="certs/issuer.pub.pem"),
     ),
 }
-BRIDGE: Final = """\
+MORE_PLUGINS: Final = """\
+# Further plugins that come with the relay, for example:
+#[plugins.game]
+#rooms = "game:*"
+#presence = true
+#ticks = 20.0
+
+#[plugins.files]
+#rooms = "files:*"
+#max_bytes = 4194304
+#keep = 10
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"
@@ -88,7 +99,7 @@ def default_toml() -> str:
         if setting.name == "channels":
             lines += toml_named(setting, Channel, {name: as_written(each) for name, each in default_channels().items()})
         elif setting.name == "plugins":
-            lines += [*toml_named(setting, PluginTable, default_plugins()), "", BRIDGE]
+            lines += [*toml_named(setting, PluginTable, default_plugins()), "", MORE_PLUGINS]
         else:
             lines += toml_table(setting.name, table_of(setting))
     return "\n".join(lines) + "\n"
