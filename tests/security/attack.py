@@ -45,7 +45,7 @@ class Vanished(Exception):
 
 @asynccontextmanager
 async def tcp(
-    relay: Target, *, source: str = HOST, receive_buffer: int | None = None
+    relay: Target, *, source: str = HOST, receive_buffer: int | None = None, to: tuple[str, int] | None = None
 ) -> AsyncIterator[trio.SocketStream]:
     """A TCP connection to the TLS port. It is closed at the end, without TLS's farewell."""
     sock = trio.socket.socket()
@@ -53,7 +53,7 @@ async def tcp(
         if receive_buffer is not None:  # before connecting: the window's scale is settled then
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
         await sock.bind((source, 0))
-        await sock.connect((HOST, relay.port))
+        await sock.connect(to or (HOST, relay.port))
         yield trio.SocketStream(sock)
     finally:
         sock.close()
@@ -65,11 +65,11 @@ async def tls(
     *,
     source: str = HOST,
     receive_buffer: int | None = None,
-    context: ssl.SSLContext | None = None,
+    to: tuple[str, int] | None = None,
 ) -> AsyncIterator[trio.SSLStream[trio.SocketStream]]:
     """A TLS connection, its handshake done. It ends as a client does that has crashed: without close_notify."""
-    async with tcp(relay, source=source, receive_buffer=receive_buffer) as raw:
-        stream = trio.SSLStream(raw, context or relay.ssl_context, server_hostname="localhost", https_compatible=True)
+    async with tcp(relay, source=source, receive_buffer=receive_buffer, to=to) as raw:
+        stream = trio.SSLStream(raw, relay.ssl_context, server_hostname="localhost", https_compatible=True)
         await stream.do_handshake()
         yield stream
 
@@ -163,9 +163,9 @@ async def answer_of(stream: trio.abc.Stream) -> Answer:
             return Answer(status, found, body)
 
 
-async def ask(relay: Target, request: bytes, *, source: str = HOST) -> Answer:
+async def ask(relay: Target, request: bytes, *, source: str = HOST, to: tuple[str, int] | None = None) -> Answer:
     """The answer to a request of any shape, on a connection of its own."""
-    async with tls(relay, source=source) as stream:
+    async with tls(relay, source=source, to=to) as stream:
         await stream.send_all(request)
         return await answer_of(stream)
 
