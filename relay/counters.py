@@ -7,7 +7,26 @@ from closed sets (codes, channels, plugin names), never from clients.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
+from typing import Final
+
+DELAYS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper bounds of a delay histogram's buckets, seconds; one more bucket has the rest."""
+
+
+class Delays:
+    """A histogram of delays in seconds."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(DELAYS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.buckets[bisect_left(DELAYS, seconds)] += 1
+        self.total += seconds
 
 
 class Counters:
@@ -16,7 +35,7 @@ class Counters:
     __slots__ = (
         "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes",
         "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls",
-        "refused", "rejected", "reloads", "slowed", "tls_failures", "writes",
+        "refused", "rejected", "reloads", "slowed", "tls_failures", "urgent_delays", "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -41,4 +60,8 @@ class Counters:
         self.plugin_failures: dict[str, int] = defaultdict(int)
         self.plugin_refusals: dict[str, int] = defaultdict(int)
         self.plugin_stalls: dict[str, int] = defaultdict(int)
+        self.urgent_delays: dict[str, Delays] = defaultdict(
+            Delays
+        )  # what urgent messages waited for their turn, by channel
+        self.urgent_late: dict[str, int] = defaultdict(int)  # those that waited longer than outbox.urgent_p99_ms
         self.reloads: dict[str, int] = defaultdict(int)  # by outcome: ok, failed

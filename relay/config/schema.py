@@ -206,6 +206,14 @@ class Outbox(Table, frozen=True):
         bool,
         about("Keep no more bulk in flight than the path holds without a queue (Linux: TCP_INFO)."),
     ] = True
+    urgent_p99_ms: Annotated[
+        float,
+        about(
+            "Milliseconds that urgent messages should wait at most for their turn here; 0: no promise. Bulk leaves in "
+            "records small enough, and relay_urgent_late_total counts those that waited longer.",
+            ge=0,
+        ),
+    ] = 0.0
     pause_timeout: Annotated[
         Seconds,
         about(

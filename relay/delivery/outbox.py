@@ -171,6 +171,7 @@ class Outbox:
         lane = self.lanes[index] = Waiting(rule, self)
         if rule.priority is Priority.URGENT:
             self.has_urgent = True
+            lane.plain = False  # so that each frame is seen to arrive
         return lane
 
     # What the lanes tell.

@@ -37,7 +37,18 @@ class Waiting:
     """
 
     __slots__ = (
-        "bit", "bytes", "capacity", "congested", "deficit", "frames", "keeper", "lane", "notes", "plain", "streams",
+        "arrived",
+        "bit",
+        "bytes",
+        "capacity",
+        "congested",
+        "deficit",
+        "frames",
+        "keeper",
+        "lane",
+        "notes",
+        "plain",
+        "streams",
         "timed",
     )  # fmt: skip
 
@@ -54,6 +65,7 @@ class Waiting:
         self.streams = 0
         self.timed = 0
         self.congested = False
+        self.arrived = False  # something came that nobody has timed yet
 
     def put(self, frame: Frame, message: Message | None) -> bool:
         """Queues a frame as the policy allows. True: it is in."""
@@ -75,6 +87,7 @@ class Waiting:
                 self.plain = False
                 self.notes = [None] * len(self.frames)
             self.timed += 1
+        self.arrived = True
         self.frames.append(frame)
         if not self.plain:
             self.notes.append(message)

@@ -16,7 +16,11 @@ from typing import Final, NamedTuple
 
 SHORT: Final = 0.002  # seconds: over a shorter round trip nothing needs holding back, and timers are too coarse for it
 FIRST_CAP: Final = 14600  # bytes: the initial window of RFC 6928
-SLACK: Final = 8192  # bytes beyond the estimate: acknowledgements come in bunches
+LEAST_CAP: Final = 5792  # bytes: four segments, as the least window of BBR
+SEGMENT: Final = 1448  # bytes of one on an Ethernet path
+SLACK: Final = (
+    0.004  # seconds of the rate, beyond the estimate: acknowledgements come in bunches, and timers are coarse
+)
 ROUNDS: Final = 10  # over which the greatest rate counts
 GAIN_START: Final = 2.0
 GAIN_STEADY: Final = 1.05
@@ -25,11 +29,14 @@ PROBE_EVERY: Final = 8  # rounds
 
 
 class PathInfo(NamedTuple):
-    """What the kernel knows: bytes acknowledged since the start, in flight, not sent; round trips in seconds."""
+    """What the kernel knows: bytes delivered since the start, in flight, not sent, and its window; round trips in
+    seconds.
+    """
 
     acked: int
     in_flight: int
     unsent: int
+    window: int
     min_rtt: float
     rtt: float
 
@@ -55,9 +62,14 @@ class Path:
         self._learn(info, now)
         if self.min_rtt < SHORT:
             return 1 << 30
-        room = self.cap - info.in_flight - info.unsent
-        if room <= 0:
+        held = info.in_flight + info.unsent
+        room = self.cap - held
+        if room < 2 * SEGMENT:
             self._limited = True
+        if 2 * info.window < self.cap:
+            # The kernel sends far less for a while (BBR looks for the smallest round trip every 10 s): what it is given
+            # beyond its window would wait in it, in front of what is urgent.
+            room = min(room, info.window + SEGMENT - held)
         return room
 
     @property
@@ -65,7 +77,13 @@ class Path:
         """Bytes that may be in flight."""
         if not self._rates:
             return FIRST_CAP
-        return max(FIRST_CAP, int(self._gain * max(self._rates) * self.min_rtt) + SLACK)
+        rate = self.rate
+        return max(LEAST_CAP, int(self._gain * rate * self.min_rtt) + max(2 * SEGMENT, int(rate * SLACK)))
+
+    @property
+    def rate(self) -> float:
+        """What the path delivers, bytes a second; 0.0: not known yet."""
+        return max(self._rates, default=0.0)
 
     @property
     def pause(self) -> float:
@@ -86,7 +104,7 @@ class Path:
         rate = (info.acked - self._acked) / took
         if self._limited or not self._rates or rate > max(self._rates):
             self._rates.append(rate)
-            self._turn(rate)
+            self._turn(rate, info.rtt > 1.125 * info.min_rtt + 0.002)
         self._begin_round(info, now)
 
     def _begin_round(self, info: PathInfo, now: float) -> None:
@@ -94,16 +112,17 @@ class Path:
         self._acked = info.acked
         self._limited = False
 
-    def _turn(self, rate: float) -> None:
-        """Start until the rate has stopped growing for three rounds; then steady, with a probe now and then."""
+    def _turn(self, rate: float, queued: bool) -> None:
+        """Start until the rate has stopped growing, for three rounds or for two that left a queue; then steady, with a
+        probe now and then.
+        """
         self._round += 1
-        if self._gain == GAIN_START:
-            if rate > 1.25 * self._best:
-                self._best = rate
-                self._plateau = 0
-            else:
-                self._plateau += 1
-                if self._plateau >= 3:
-                    self._gain = GAIN_STEADY
-        else:
+        if self._gain != GAIN_START:
             self._gain = GAIN_PROBE if self._round % PROBE_EVERY == 0 else GAIN_STEADY
+        elif rate > 1.25 * self._best:
+            self._best = rate
+            self._plateau = 0
+        else:
+            self._plateau += 2 if queued else 1
+            if self._plateau >= 3:
+                self._gain = GAIN_STEADY

@@ -159,10 +159,11 @@ class TaskPoller:
                 if handler is None or self._waiting.get(key) is not scope:
                     return
                 self.tick.running = True
+                now = self._clock()
                 if is_write:
-                    handler.writable(self._clock())
+                    handler.writable(now)
                 else:
-                    handler.readable(self._clock())
+                    handler.readable(now)
                 self.tick.flush()
 
     async def run(self) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from relay.delivery.outbox import Outbox, Owner, Tick
-from relay.net.pacing import Path
+from relay.net.pacing import SEGMENT, Path
 from relay.net.transport import WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.session.services import Services
 from relay.session.timers import Timer
 
-LEAST: Final = 1024  # bytes: not worth a record of their own otherwise
+LEAST: Final = 2 * SEGMENT  # bytes: less is not worth a packet of its own
 SMALL: Final = 4096  # bytes of one record while anything urgent is alive on the connection
 
 
@@ -42,8 +42,8 @@ class Writer(Outbox):
     """`special` is set while the usual flush is not enough: something is half sent, waited for, or ending."""
 
     __slots__ = (
-        "_blocked", "_credit", "_keeper", "_last", "_path", "_pause", "_services", "_unsent", "_urgent", "_write",
-        "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
+        "_blocked", "_credit", "_keeper", "_last", "_path", "_pause", "_services", "_since", "_unsent", "_urgent",
+        "_write", "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
     )  # fmt: skip
 
     def __init__(self, services: Services, transport: Transport, keeper: Keeper, tick: Tick) -> None:
@@ -60,6 +60,7 @@ class Writer(Outbox):
         self._pause: Timer | None = None  # bulk waits for the path to empty
         self._path: Path | None = None
         self._last: bytes | None = None
+        self._since: dict[int, float] = {}  # by lane: since when something urgent waits
         self.last_sent = False
         self.special = False
         self.stopped = False
@@ -100,6 +101,9 @@ class Writer(Outbox):
             self.only = None
             self.waiting = 0
         else:
+            if self.has_urgent:  # what it waited is told there
+                self._flush_rest()
+                return
             try:
                 data = self.take(credit)
             except Exception:
@@ -145,6 +149,8 @@ class Writer(Outbox):
         try:
             if self._keeper.settle() and not self._blocked:
                 self._write_on()
+            if self.has_urgent:
+                self._time_urgent()
         except Lost as reason:
             self._keeper.write_failed(reason)
         except Exception:
@@ -160,6 +166,24 @@ class Writer(Outbox):
         self.special = self.stopped or bool(
             self._unsent or self.waiting or self._blocked or self._last is not None or self.last_sent
         )
+
+    def _time_urgent(self) -> None:
+        """How long what is urgent has waited: from the first flush that could not send it to the one that could."""
+        now = self._services.monotonic()
+        counters = self._services.counters
+        late = self._services.config.outbox.urgent_p99_ms / 1000
+        for rule in self.channels.urgent:
+            lane = self.lanes[rule.index]
+            if lane is None:
+                continue
+            if lane.frames:
+                self._since.setdefault(rule.index, now)
+            elif lane.arrived:
+                lane.arrived = False
+                waited = now - self._since.pop(rule.index, now)
+                counters.urgent_delays[rule.name].add(waited)
+                if late and waited > late:
+                    counters.urgent_late[rule.name] += 1
 
     def _write_on(self) -> None:
         while True:
@@ -201,16 +225,19 @@ class Writer(Outbox):
             return False
         settings = self._services.config.outbox
         step = SMALL if self.has_urgent else WRITE_SIZE
+        if settings.urgent_p99_ms and self._path is not None and self._path.rate:
+            # Of the time there is, a quarter for the record under way; the rest is the kernel's and the network's.
+            step = min(step, max(LEAST, int(self._path.rate * settings.urgent_p99_ms / 4000)))
         self.part_bytes = min(step, settings.part_bytes)
         if settings.pace_bulk:
             if self._path is None:
                 self._path = Path()
             now = self._services.monotonic()
             room = self._path.room(info, now)
-            if room <= 0:
+            if room < LEAST:
                 if self._pause is None:
                     self._pause = self._services.timers.at(now + self._path.pause, self._after_pause)
                 return False
-            step = min(step, max(room, LEAST))
+            step = min(step, room)
         self._credit = step
         return True

@@ -6,19 +6,20 @@ docs are compared with it, and a label's values come from closed sets, never fro
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from relay import __version__
-from relay.counters import Counters
+from relay.counters import DELAYS, Counters, Delays
 
 PREFIX: Final = "relay_"
 
@@ -51,7 +52,7 @@ class Entry:
     """One metric: its name without the prefix (and, as Prometheus wants it, a counter's without `_total`)."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge", "histogram"]
     help: str
     read: Callable[[Counters, Gauges], Values]
     labels: tuple[str, ...] = ()
@@ -62,6 +63,8 @@ class Entry:
         return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
 
     def family(self, counters: Counters, gauges: Gauges) -> Metric | None:
+        if self.kind == "histogram":
+            return _delays(self, counters.urgent_delays)
         values = list(self.read(counters, gauges))
         if not values and not self.labels:
             return None
@@ -169,6 +172,20 @@ TABLE: Final = (
         lambda c, g: _one(c.paused),
     ),
     Entry(
+        "urgent_delay_seconds",
+        "histogram",
+        "How long urgent messages waited for their turn, by channel.",
+        lambda c, g: (),
+        ("channel",),
+    ),
+    Entry(
+        "urgent_late",
+        "counter",
+        "Urgent messages that waited longer than outbox.urgent_p99_ms for their turn, by channel.",
+        lambda c, g: _each(c.urgent_late),
+        ("channel",),
+    ),
+    Entry(
         "requests_refused",
         "counter",
         "Requests refused on live connections, by code.",
@@ -259,6 +276,15 @@ class _Snapshot(Collector):
             family = entry.family(self.counters, self.gauges)
             if family is not None:
                 yield family
+
+
+def _delays(entry: Entry, by_label: Mapping[str, Delays]) -> Metric:
+    family = HistogramMetricFamily(entry.exposed, entry.help, labels=entry.labels)
+    for channel, delays in sorted(by_label.items()):
+        sums = list(itertools.accumulate(delays.buckets))
+        bounds = [*map(str, DELAYS), "+Inf"]
+        family.add_metric((channel,), list(zip(bounds, map(float, sums), strict=True)), delays.total)
+    return family
 
 
 def exposition(counters: Counters, gauges: Gauges, *, accept: str = "") -> tuple[str, bytes]:
