@@ -364,10 +364,16 @@ def _files(plugin: type[Plugin]) -> set[str]:
 
 
 def _refusal(problem: BaseException) -> Refused | None:
-    """The Refused that an exception is; one out of a plugin's nursery comes wrapped in groups."""
+    """The Refused that an exception is; one out of a plugin's nursery comes wrapped in groups. What cannot be sent is
+    none: it is the plugin's bug.
+    """
     while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
         problem = problem.exceptions[0]
-    return problem if isinstance(problem, Refused) else None
+    if not isinstance(problem, Refused):
+        return None
+    told = (problem.code, str), (problem.message, str), (problem.setting, str | None)
+    sendable = all(isinstance(value, kind) for value, kind in told)
+    return problem if sendable and isinstance(problem.retry_after, float | int | None) else None
 
 
 def _describe(problem: BaseException) -> str:
