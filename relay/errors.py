@@ -150,6 +150,15 @@ CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {
     503: CloseCode.OVERLOADED,
 }
 
+# Where a refusal ends the connection (a plain client's only room), and it is not that the client is forbidden something.
+CLOSE_FOR_REFUSAL: Final[dict[str, CloseCode]] = {
+    "no_such_room": CloseCode.NO_SUCH_ROOM,
+    "room_full": CloseCode.TOO_MANY,
+    "timeout": CloseCode.INTERNAL,
+    "plugin_off": CloseCode.INTERNAL,
+    "internal": CloseCode.INTERNAL,
+}
+
 # Codes of `error` answers that are the relay's own; docs/protocol.md is checked against this table.
 ERROR_CODES: Final[dict[str, str]] = {
     "bad_request": "the message could not be understood",

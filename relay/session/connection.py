@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from relay.auth.tokens import Identity
 from relay.delivery.detour import Junction
 from relay.delivery.outbox import Drop, Outbox
-from relay.errors import CloseCode, CloseReason, Refused, Rejected
+from relay.errors import CLOSE_FOR_REFUSAL, CloseCode, CloseReason, Refused, Rejected
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.protocols.parts import is_part
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from relay.session.leg import Leg
 
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
-NOT_FORBIDDEN: Final = {  # refusals of the first join that have a close code of their own
-    "no_such_room": CloseCode.NO_SUCH_ROOM,
-    "room_full": CloseCode.TOO_MANY,
-    "timeout": CloseCode.INTERNAL,
-    "plugin_off": CloseCode.INTERNAL,
-    "internal": CloseCode.INTERNAL,
-}
 
 
 ENDED: Final = CloseReason(CloseCode.NORMAL, "the session's first socket has ended")
@@ -193,7 +186,7 @@ class Connection:
         """The hot path: one message for a room. Raises Refused."""
         name = command.room
         if command.channel is not None:
-            self._check_channel(command.channel, command.id)
+            requests.check_channel(self, command.channel, command.id)
         joined = self.hub.joined.get(self)
         membership = joined.get(name) if joined is not None else None
         if membership is None:
@@ -222,16 +215,6 @@ class Connection:
             refused.request = command.id
             raise
         self.ok(command.id, {"offset": room.offset})
-
-    def _check_channel(self, channel: str, request: RequestId) -> None:
-        """Raises Refused. Before anything is queued: what is no channel must not get a queue of its own."""
-        try:
-            self.hub.channels.index(channel)
-        except Refused as refused:
-            refused.request = request
-            raise
-        if not self.identity.grants.may_use_channel(channel):
-            raise self._refusal(request, "forbidden", f"your token does not grant the channel {channel}")
 
     def said(self, command: Publish) -> Message:
         """The message a publish stands for."""
@@ -313,7 +296,7 @@ class Connection:
     def join_refused(self, room: str, refused: Refused) -> None:
         """Joining at the start has no request to answer: without its room, a plain connection is nothing."""
         if room == self.home:
-            code = NOT_FORBIDDEN.get(refused.code, CloseCode.FORBIDDEN)
+            code = CLOSE_FOR_REFUSAL.get(refused.code, CloseCode.FORBIDDEN)
             self.close(CloseReason(code, f"{refused.code}: {refused.message}", refused.setting))
         else:
             self.refuse(None, refused)

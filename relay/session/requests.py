@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Message, Payload
-from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish
+from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish, RequestId
 from relay.protocols.names import check_room_name
 from relay.rooms.room import Room
 from relay.session.work import Job
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 KNOWN_CODES: Final = frozenset(ERROR_CODES)
 MOST_MEMBERS: Final = 1000  # subjects listed in one answer
 MOST_MESSAGES: Final = 1000  # messages of history in one answer
+
+
+def check_channel(connection: Connection, channel: str, request: RequestId) -> None:
+    """Raises Refused. Before anything is queued: what is no channel must not get a queue of its own."""
+    try:
+        connection.hub.channels.index(channel)
+        if not connection.identity.grants.may_use_channel(channel):
+            raise Refused("forbidden", f"your token does not grant the channel {channel}")
+    except Refused as refused:
+        refused.request = request
+        raise
 
 
 def join(connection: Connection, command: Join, *, at_start: bool = False) -> None:
