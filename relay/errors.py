@@ -150,7 +150,7 @@ CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {
     503: CloseCode.OVERLOADED,
 }
 
-# Where a refusal ends the connection (a plain client's only room), and it is not that the client is forbidden something.
+# Where a refusal ends the connection (a plain client's only room), and nothing is forbidden.
 CLOSE_FOR_REFUSAL: Final[dict[str, CloseCode]] = {
     "no_such_room": CloseCode.NO_SUCH_ROOM,
     "room_full": CloseCode.TOO_MANY,
