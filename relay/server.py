@@ -26,12 +26,12 @@ from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.counters import Counters
 from relay.delivery.channels import Channels
-from relay.errors import CloseCode, CloseReason, ConfigError
+from relay.errors import CloseCode, CloseReason, ConfigError, ConfigProblem
 from relay.front.admission import Admission
 from relay.front.endpoints import Pages, serve_internal
 from relay.front.state import Rules, State, located
 from relay.limits.counts import AddressLimits, Counts
-from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
+from relay.net.listener import accept_from, check_congestion, open_listeners, raise_descriptor_limit
 from relay.net.poller import make_poller
 from relay.net.tls import Certificates
 from relay.net.transport import Transport
@@ -45,6 +45,8 @@ from relay.session.services import Services
 from relay.session.timers import Timers, Wheel
 
 log = logging.getLogger("relay")
+
+ALARM_EVERY = 10.0  # seconds
 
 Load = Callable[[], LoadedConfig]
 
@@ -105,6 +107,8 @@ class Server:
             )
         except ConfigError as error:
             problems += error.problems
+        if problem := check_congestion(config.outbox.congestion):
+            problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", problem))
         if problems:
             raise ConfigError(problems)
         self.hub.router = build_router(self.plugins)
@@ -178,6 +182,7 @@ class Server:
                 background.start_soon(poller.run)
                 background.start_soon(self._run_timers)
                 background.start_soon(self._run_wheel)
+                background.start_soon(self._run_alarm)
                 await background.start(run_all, self.plugins)
                 self._start_key_refresh()
                 async with trio.open_nursery() as connections:
@@ -325,6 +330,21 @@ class Server:
                 wheel.turn(trio.current_time())
             except Exception:
                 log.exception("bug in a heartbeat")
+
+    async def _run_alarm(self) -> None:
+        """Says when more than one of a hundred urgent messages waited longer than the config promises."""
+        counters = self.counters
+        seen: dict[str, tuple[int, int]] = {}
+        while True:
+            await trio.sleep(ALARM_EVERY)
+            for channel, delays in counters.urgent_delays.items():
+                count, late = sum(delays.buckets), counters.urgent_late[channel]
+                old_count, old_late = seen.get(channel, (0, 0))
+                seen[channel] = count, late
+                if (late - old_late) * 100 > count - old_count:
+                    setting = "outbox.urgent_p99_ms"
+                    fields = {"channel": channel, "late": late - old_late, "of": count - old_count, "setting": setting}
+                    log.warning("urgent messages are late", extra={"fields": fields})
 
 
 def _shown(addresses: list[tuple[str, int]]) -> str:

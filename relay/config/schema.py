@@ -206,6 +206,10 @@ class Outbox(Table, frozen=True):
         bool,
         about("Keep no more bulk in flight than the path holds without a queue (Linux: TCP_INFO)."),
     ] = True
+    congestion: Annotated[
+        str,
+        about("TCP congestion control of client connections (Linux: 'bbr', 'reno', 'cubic'); empty: the system's."),
+    ] = ""
     urgent_p99_ms: Annotated[
         float,
         about(

@@ -130,7 +130,7 @@ class Admission:
                 sock.getpeername()  # ssl would find that it was reset, and leave a socket of its own open
                 context = self.state.certificates.context
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes)
+            transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes, congestion=config.outbox.congestion)
         except (OSError, ValueError):  # it was gone before we began
             counters.tls_failures["eof"] += 1
             sock.close()

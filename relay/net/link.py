@@ -243,14 +243,14 @@ class Link:
             self._full = lane
             self.writer.ask()
 
-    def _close_for(self, lane: Lane) -> None:
+    def _close_for(self, lane: Lane, setting: str | None = None) -> None:
         """What waits is dropped, because it would not get through before the deadline either."""
         self._full = None
         if self.connection.closing is None:
             self.services.counters.dropped[lane.name, "closed"] += 1
             self.outbox.clear()
             self.connection.close(
-                CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)
+                CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", setting or lane.setting, 1.0, 1.0)
             )
 
     def congested(self, lane: Lane) -> None:
@@ -262,7 +262,8 @@ class Link:
             self._producers = set()
             services = self.services
             self._patience = services.timers.at(
-                services.monotonic() + services.config.outbox.pause_timeout, lambda: self._close_for(lane)
+                services.monotonic() + services.config.outbox.pause_timeout,
+                lambda: self._close_for(lane, "outbox.pause_timeout"),
             )
         if producer not in self._producers:
             self._producers.add(producer)

@@ -95,6 +95,19 @@ async def accept_from(
                 handle(sock, address[0] if isinstance(address, tuple) else str(address))
 
 
+def check_congestion(name: str) -> str | None:
+    """Why connections cannot use this congestion control; None: they can."""
+    option: int | None = getattr(socket, "TCP_CONGESTION", None)
+    if not name or option is None:
+        return None if not name else "this system does not let one choose"
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, option, name.encode())
+        except OSError as error:
+            return f"this kernel does not have {name!r} to offer ({error.strerror})"
+    return None
+
+
 def raise_descriptor_limit(wanted: int) -> int:
     """Raises the soft limit of open files as far as needed and allowed; returns what it is then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -32,6 +32,7 @@ _TCP_INFO: Final[int | None] = socket.TCP_INFO if sys.platform.startswith("linux
 _INFO: Final = struct.Struct("=16xI4xIIII28xI8xI36xQ16xII")
 _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes that are not acknowledged, sent or not
 _INFO_SIZE: Final = _INFO.size
+_TCP_CONGESTION: Final[int | None] = getattr(socket, "TCP_CONGESTION", None)
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _GONE: Final = frozenset(
     {
@@ -71,7 +72,8 @@ class Transport:
     read: Callable[[int], bytes]
     write: Callable[[bytes | memoryview], int]
 
-    def __init__(self, sock: socket.socket, *, unsent_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, *, unsent_bytes: int, congestion: str = "") -> None:
+        """Raises OSError, also for a `congestion` this kernel does not have."""
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
@@ -84,6 +86,8 @@ class Transport:
         self.write = getattr(below, "write", sock.send)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if congestion and _TCP_CONGESTION is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, congestion.encode())
             if _TCP_NOTSENT_LOWAT is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
             else:  # a small buffer is the next best bound on what cannot be overtaken any more

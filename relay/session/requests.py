@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from relay.delivery.channels import Overflow
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Message, Payload
 from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish, RequestId
@@ -106,7 +107,7 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
     frame = connection.protocol.ok(command.id, result)
     if frame is not None:
         # With messages in it, the answer goes the way of the room's messages: what is published next comes behind it.
-        lane = room.rule.channel if result.get("messages") else connection.hub.channels.control
+        lane = _answer_lane(connection, room) if result.get("messages") else connection.hub.channels.control
         connection.outbox.put(lane, frame)
 
 
@@ -131,6 +132,13 @@ def _remembered(connection: Connection, room: Room, since: Position | None, last
     if kept < len(messages):
         messages, recovered = messages[len(messages) - kept :], False
     return {"messages": messages} if since is None else {"messages": messages, "recovered": recovered}
+
+
+def _answer_lane(connection: Connection, room: Room) -> int:
+    """Where an answer goes that must come before the room's next messages: their channel, unless that may drop it."""
+    channels = connection.hub.channels
+    keeps = channels.lanes[room.rule.channel].overflow is Overflow.CLOSE
+    return room.rule.channel if keeps else channels.default
 
 
 def _members(room: Room) -> dict[str, Any]:
@@ -279,7 +287,7 @@ def history(connection: Connection, command: History) -> None:
     result.update(_remembered(connection, room, command.since, command.last or MOST_MESSAGES))
     frame = connection.protocol.ok(command.id, result)
     if frame is not None and command.id is not None:
-        connection.outbox.put(room.rule.channel, frame)
+        connection.outbox.put(_answer_lane(connection, room), frame)
 
 
 def ping(connection: Connection, command: Ping) -> None:
