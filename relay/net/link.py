@@ -65,7 +65,7 @@ class Link:
         self._waits_writable = False
         self._held = Hold(0)  # not reading: for these reasons
         self._slowed = False  # not reading: ahead of its rate
-        self._watch = (True, False)
+        self._watch = (True, False, False)
         self._resume: Timer | None = None
         self._full: Lane | None = None  # it overflowed: the end, as soon as nobody is in the middle of something
         self._producers: set[Connection] | None = None  # who waits for this client to read
@@ -171,10 +171,14 @@ class Link:
 
     def _rewatch(self) -> None:
         """Tells the poller what is waited for, when that has changed."""
-        watch = (not (self._held or self._slowed), self._waits_writable)
+        watch = (not (self._held or self._slowed), self._waits_writable, Hold.WORK in self._held)
         if watch != self._watch and not self.finished:
             self._watch = watch
-            self._poller.watch(self.transport.fd, read=watch[0], write=watch[1])
+            self._poller.watch(self.transport.fd, read=watch[0], write=watch[1], end=watch[2])
+
+    def ended(self) -> None:
+        """The client has gone while plugins were at work for it: nobody waits for that work any more."""
+        self._finish()
 
     # What the engine tells (net/websocket.Sink); messages go to the connection directly.
 

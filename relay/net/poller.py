@@ -25,6 +25,9 @@ class Handler(Protocol):
     """A connection. None of these may raise or block."""
 
     def readable(self, now: float) -> None: ...
+    def ended(self) -> None:
+        """The other side has ended while nothing is read: see `Poller.watch`."""
+
     def writable(self, now: float) -> None: ...
     def flush(self) -> None: ...
 
@@ -53,8 +56,10 @@ class Poller(Protocol):
     tick: Tick
 
     def add(self, fd: int, handler: Handler) -> None: ...
-    def watch(self, fd: int, *, read: bool, write: bool) -> None:
-        """Changes what is waited for. Only for descriptors that were added."""
+    def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
+        """Changes what is waited for. Only for descriptors that were added. `end` is for those that are not read: tell
+        when the other side has ended, where the system can.
+        """
 
     def remove(self, fd: int) -> None:
         """Must be called before the descriptor is closed. Safe within the handler's own call."""
@@ -77,9 +82,10 @@ class EpollPoller:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
 
-    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+    def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
         if not self._epoll.closed:
-            self._epoll.modify(fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0))
+            waits = select.EPOLLIN if read else select.EPOLLRDHUP if end else 0
+            self._epoll.modify(fd, waits | (select.EPOLLOUT if write else 0))
 
     def remove(self, fd: int) -> None:
         del self._handlers[fd]
@@ -88,7 +94,7 @@ class EpollPoller:
 
     async def run(self) -> None:
         epoll, handlers, tick = self._epoll, self._handlers, self.tick
-        writable = select.EPOLLOUT
+        writable, end = select.EPOLLOUT, select.EPOLLRDHUP
         other = ~writable
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flusher.run)
@@ -101,7 +107,9 @@ class EpollPoller:
                         handler = handlers.get(fd)
                         if handler is None:  # removed by another handler of this batch
                             continue
-                        if events & other:  # readable, error or hang-up: reading tells which
+                        if events & end:  # comes only where it was asked for
+                            handler.ended()
+                        elif events & other:  # readable, error or hang-up: reading tells which
                             handler.readable(now)
                         if events & writable and fd in handlers:
                             handler.writable(now)
@@ -130,7 +138,8 @@ class TaskPoller:
         else:
             self.watch(fd, read=True, write=False)
 
-    def watch(self, fd: int, *, read: bool, write: bool) -> None:
+    def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
+        del end  # it is found when reading goes on
         for wanted, is_write in ((read, False), (write, True)):
             scope = self._waiting.get((fd, is_write))
             if wanted and scope is None:
