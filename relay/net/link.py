@@ -176,7 +176,7 @@ class Link:
             self._watch = watch
             self._poller.watch(self.transport.fd, read=watch[0], write=watch[1], end=watch[2])
 
-    def ended(self) -> None:
+    def hung_up(self) -> None:
         """The client has gone while plugins were at work for it: nobody waits for that work any more."""
         self._finish()
 

@@ -25,7 +25,7 @@ class Handler(Protocol):
     """A connection. None of these may raise or block."""
 
     def readable(self, now: float) -> None: ...
-    def ended(self) -> None:
+    def hung_up(self) -> None:
         """The other side has ended while nothing is read: see `Poller.watch`."""
 
     def writable(self, now: float) -> None: ...
@@ -108,7 +108,7 @@ class EpollPoller:
                         if handler is None:  # removed by another handler of this batch
                             continue
                         if events & end:  # comes only where it was asked for
-                            handler.ended()
+                            handler.hung_up()
                         elif events & other:  # readable, error or hang-up: reading tells which
                             handler.readable(now)
                         if events & writable and fd in handlers:
