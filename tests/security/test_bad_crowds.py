@@ -22,7 +22,7 @@ from tests.security.attack import (
     socket_to,
     tcp,
     upgrade,
-)  # fmt: skip
+)
 from tests.security.siege import Counts, RelayApart, RelayThread, apart, besieged, under_attack
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,7 @@ from tests.security.attack import (
     frame,
     socket_to,
     the_rest,
-)  # fmt: skip
+)
 from tests.security.siege import RelayThread, besieged, folder_with, under_attack
 
 pytestmark = pytest.mark.e2e

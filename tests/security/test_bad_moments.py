@@ -30,7 +30,7 @@ from tests.security.attack import (
     the_rest,
     tls,
     upgrade,
-)  # fmt: skip
+)
 from tests.security.siege import RelayThread, besieged, under_attack
 
 pytestmark = pytest.mark.e2e
