@@ -14,7 +14,7 @@ import trio
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseCode, CloseReason
-from relay.limits.pace import Pace
+from relay.limits.pace import BYTES_STEP, Pace
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
@@ -27,7 +27,7 @@ from relay.session.timers import Timer
 
 log = logging.getLogger("relay.net")
 
-READS_PER_TURN: Final = 16  # reads one connection may do before the next has its turn
+_TURNS: Final = range(16)  # reads one connection may do before the next has its turn
 BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has more than one record waiting
 _PING_FRAME: Final = frame(PING, b"")
 NO_CODE: Final = 1005
@@ -38,10 +38,10 @@ class Link:
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producers", "_read", "_resume",
-        "_slowed", "_started", "_waits_writable", "_watch", "bytes_in", "close_code", "close_reason", "connection",
-        "ended", "engine", "finished", "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport",
-        "writer",
+        "_awaits", "_counted_bytes", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producer",
+        "_producers", "_read", "_resume", "_slowed", "_started", "_step", "_uncounted", "_waits_writable", "_watch",
+        "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at",
+        "outbox", "pinged", "services", "slot", "transport", "writer",
     )  # fmt: skip
 
     connection: Connection | Leg
@@ -73,6 +73,9 @@ class Link:
         self._awaits = True  # the client's close frame may still come
         self._started = False
         self._pace = Pace(services.message_rate, services.byte_rate)
+        self._step = self._pace.messages_step
+        self._uncounted = self._counted_bytes = 0
+        self._producer: Connection | None = None
         self._read = transport.read
         self._deadline: Timer | None = None
         self.bytes_in = 0
@@ -81,11 +84,13 @@ class Link:
         """From now on the poller drives this connection. `early` came behind the request head."""
         self._started = True
         self.engine.message = self.connection.message
+        self._producer = self.connection.main
         self._poller.add(self.transport.fd, self)
         self.services.wheel.add(self)
         self.connection.start(last)
         if early:
-            self._feed(early, self.services.monotonic())
+            self.bytes_in += len(early)
+            self._uncounted += self.engine.feed(early, self.services.monotonic())
 
     # Reading.
 
@@ -95,52 +100,45 @@ class Link:
         Reading on matters under load: all that one turn brings goes out in one write per receiver.
         """
         busy = now - self.heard < BUSY
+        engine = self.engine
+        services = self.services
         try:
-            try:
-                data = self._read(READ_SIZE)
-            except OSError as error:
-                if self.transport.read_failed(error) is None:
+            for _ in _TURNS:
+                try:
+                    data = self._read(READ_SIZE)
+                except OSError as error:
+                    if self.transport.read_failed(error) is None:
+                        return
+                    data = b""
+                if not data:
+                    self._finish()
                     return
-                data = b""
-            if not data:
-                self._finish()
-                return
-            self._feed(data, now)
-            if busy or len(data) == READ_SIZE:
-                self._read_on(now)
+                self.heard = now
+                size = len(data)
+                self.bytes_in += size
+                if not engine.stopped:  # else it broke a rule, or it has closed: what comes now is not for us
+                    services.producer = self._producer
+                    self._uncounted += engine.feed(data, now)
+                    services.producer = None
+                    if self._uncounted >= self._step or size >= BYTES_STEP:
+                        self._count(now)
+                if not busy and size < READ_SIZE:
+                    return
+                if self.finished or self._held or self._slowed:
+                    return
         except Lost as reason:
             self._lost(reason)
         except Exception:
             self.bug()
 
-    def _read_on(self, now: float) -> None:
-        for _ in range(READS_PER_TURN):
-            if self.finished or self._held or self._slowed:
-                return
-            data = self.transport.receive()
-            if not data:
-                if data is not None:
-                    self._finish()
-                return
-            self._feed(data, now)
-
-    def _feed(self, data: bytes, now: float) -> None:
-        self.heard = now
-        size = len(data)
-        self.bytes_in += size
-        engine = self.engine
-        if engine.stopped:  # it broke a rule, or it has closed: what else comes is not for us
-            return
+    def _count(self, now: float) -> None:
+        """Counts what was read since the last time against the rates; they are far above the steps between."""
         pace = self._pace
-        services = self.services
-        services.producer = self.connection.main
-        pace.messages += engine.feed(data, now)
-        services.producer = None
-        pace.bytes += size
-        if pace.messages >= pace.messages_step or pace.bytes >= pace.bytes_step:
-            ahead, setting = pace.ahead(now)
-            if ahead:
-                self._slow_down(ahead, setting, now)
+        pace.messages, self._uncounted = self._uncounted, 0
+        pace.bytes, self._counted_bytes = self.bytes_in - self._counted_bytes, self.bytes_in
+        ahead, setting = pace.ahead(now)
+        if ahead:
+            self._slow_down(ahead, setting, now)
 
     def _slow_down(self, ahead: float, setting: str, now: float) -> None:
         """The client is `ahead` seconds ahead of its rate: it is read no further until it is not."""

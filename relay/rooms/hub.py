@@ -93,8 +93,10 @@ class Hub:
 
     def leave(self, peer: Peer, room: Room) -> bool:
         """Takes a peer out of a room; both maps. The empty room is freed here. False: it was not in."""
-        if room.members.pop(peer, None) is None:
+        membership = room.members.pop(peer, None)
+        if membership is None:
             return False
+        membership.live = False
         audience = room.audience[peer.protocol]
         del audience[peer]
         if not audience:
@@ -163,7 +165,7 @@ class Hub:
         for protocol, audience in room.audience.items():
             if len(audience) == 1 and skip in audience:
                 continue
-            parts = protocol.parts(message) if len(message.data) > self.part_bytes else None
+            parts = protocol.parts(message) if len(message.data.raw) > self.part_bytes else None
             if parts is None:
                 lane = self.channels.lanes[index]
                 put_all(audience.values(), lane, protocol.message(message), message, unheard)
@@ -175,7 +177,7 @@ class Hub:
 
     def deliver_to(self, peer: Peer, index: int, message: Message) -> None:
         """Puts a message into one outbox."""
-        parts = peer.protocol.parts(message) if len(message.data) > self.part_bytes else None
+        parts = peer.protocol.parts(message) if len(message.data.raw) > self.part_bytes else None
         if parts is None:
             peer.outbox.put(index, peer.protocol.message(message), message)
         else:

@@ -53,9 +53,10 @@ class RoomRule:
 class Membership:
     """One peer in one room: what it may do there, decided once, when it joined."""
 
-    __slots__ = ("may_publish", "room")
+    __slots__ = ("live", "may_publish", "room")
 
     def __init__(self, room: Room, may_publish: bool) -> None:
+        self.live = True  # until it leaves
         self.room = room
         self.may_publish = may_publish
 

@@ -19,7 +19,7 @@ from relay.model import Kind, Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
-from relay.rooms.room import Room
+from relay.rooms.room import Membership, Room
 from relay.session import requests
 from relay.session.incoming import Incoming
 from relay.session.services import Services
@@ -60,8 +60,8 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_expiry", "_incoming", "_readers", "bare", "closing", "home", "hub", "identity", "joining", "legs",
-        "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
+        "_at_home", "_expiry", "_incoming", "_readers", "bare", "closing", "home", "hub", "identity", "joining",
+        "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -79,9 +79,9 @@ class Connection:
         self.home = home
         self.messages = 0
         self.closing: CloseReason | None = None
-        self.joining: dict[str, int] | None = (
-            None  # rooms whose hook is still deciding: what else is asked of them waits behind
-        )
+        # Rooms whose hook is still deciding: what else is asked of them waits behind.
+        self.joining: dict[str, int] | None = None
+        self._at_home: Membership | None = None
         self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
         self._expiry: Timer | None = None
@@ -159,11 +159,12 @@ class Connection:
 
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
-        joined = self.hub.joined.get(self)
-        membership = joined.get(self.home) if joined is not None else None
-        if membership is None:
-            self.publish(Publish(self.home, data))
-            return
+        membership = self._at_home
+        if membership is None or not membership.live:
+            membership = self._at_home = self.hub.memberships(self).get(self.home)
+            if membership is None:
+                self.publish(Publish(self.home, data))
+                return
         room = membership.room
         handler = room.handler
         if handler.message_is_async or not membership.may_publish:
