@@ -17,7 +17,7 @@ import pytest
 
 from relay.auth.refusals import TOKEN_CODES
 from tests.e2e.harness import UPGRADE, bearer
-from tests.security.attack import V1_JSON, ask, head, open_socket, socket_to, tls, upgrade
+from tests.security.attack import TEXT, V1_JSON, V1_MSGPACK, ask, frame, head, open_socket, socket_to, tls, upgrade
 from tests.security.siege import RelayThread, besieged, under_attack
 from tests.unit.auth.kit import b64, sign
 
@@ -166,3 +166,45 @@ async def test_a_bad_token_for_a_live_connection_is_refused_and_changes_nothing(
             assert answer["code"] in ("unauthorized", "forbidden")
         await client.say(json.dumps({"t": "ping", "id": "still here"}))
         assert json.loads(await client.hear())["id"] == "still here"
+
+
+@pytest.mark.parametrize(
+    ("subject", "query", "protocol", "status", "code"),
+    [
+        pytest.param("owner", "session=made-up&channels=urgent", V1_JSON, 404, "no_such_session", id="none such"),
+        pytest.param("thief", "session={0}&channels=urgent", V1_JSON, 404, "no_such_session", id="another's"),
+        pytest.param("owner", "session={0}&channels=urgent", V1_MSGPACK, 400, "other_protocol", id="another codec"),
+        pytest.param("owner", "session={0}&channels=control", V1_JSON, 400, "no_such_channel", id="the relay's own"),
+        pytest.param("owner", "session={0}&channels=nope", V1_JSON, 400, "no_such_channel", id="no such channel"),
+        pytest.param("owner", "session={0}", V1_JSON, 400, "no_such_channel", id="no channel"),
+        pytest.param("owner", "session={0}&session={0}", V1_JSON, 400, "bad_request", id="two of them"),
+    ],
+)
+async def test_a_second_socket_joins_only_a_session_of_its_own_subject(
+    relay: RelayThread, subject: str, query: str, protocol: str, status: int, code: str
+) -> None:
+    async with (
+        under_attack(relay, {f"handshakes_rejected:{code}": 1}),
+        socket_to(relay, "/ws", relay.token("owner"), subprotocol=V1_JSON) as client,
+    ):
+        session = json.loads(await client.hear())["session"]
+        path = f"/ws?{query.format(session)}"
+        answer = await ask(relay, upgrade(path, relay.token(subject), protocol))
+        assert answer.status == status
+        assert answer.json()["error"] == code
+        await client.say('{"t":"ping"}')
+        assert json.loads(await client.hear())["t"] == "pong"
+
+
+async def test_the_second_socket_of_a_session_that_ends_ends_with_it(relay: RelayThread) -> None:
+    async with under_attack(relay, {"requests_refused:bad_request": 1}), tls(relay) as second:
+        async with socket_to(relay, "/ws", relay.token("owner"), subprotocol=V1_JSON) as first:
+            session = json.loads(await first.hear())["session"]
+            path = f"/ws?session={session}&channels=urgent"
+            leg = await open_socket(relay, second, path, relay.token("owner"), V1_JSON)
+            await leg.send(frame(TEXT, b'{"t":"ping"}') * 3 + frame(TEXT, b"noise"))
+            await first.say('{"t":"ping","id":1}')
+            while json.loads(await first.hear()).get("id") != 1:
+                pass
+        code, _ = await leg.closed()
+        assert code in (1000, 1001)
