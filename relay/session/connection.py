@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay.auth.tokens import Identity
@@ -322,15 +321,16 @@ class Connection:
     # Work that waits.
 
     def later(self, room: str, channel: str | None, job: Job, dropped: Callable[[], None] | None = None) -> None:
-        """Puts work into the queue of a channel; what is asked of a room that is being joined waits in that join's
-        queue. `dropped`: see `Work.put`.
-        """
+        """Queues work for a channel, or behind the join of a room that is being joined. `dropped`: see `Work.put`."""
         if self.joining is not None and room in self.joining:
             channel = "default"
         if self.work is None:
-            limit = self.services.config.limits.requests_waiting
-            self.work = Work(self.services.spawn, limit, partial(self.wire.hold, Hold.WORK))
+            self.work = Work(self.services.spawn, self.services.config.limits.requests_waiting, self._hold)
         self.work.put(channel or "default", job, dropped)
+
+    def _hold(self, held: bool) -> None:
+        for socket in (self, *self.legs):
+            socket.wire.hold(Hold.WORK, held)
 
     async def _again(self, command: Command) -> None:
         if self.closing is None:

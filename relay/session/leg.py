@@ -38,6 +38,8 @@ class Leg:
         for other in self.main.legs:
             other.give_up(self._channels)
         self.main.legs.append(self)
+        if self.main.work is not None and self.main.work.full:
+            self.wire.hold(Hold.WORK, True)
         for index in self._channels:
             self.main.junction().divert(index, self.wire.outbox)
 
