@@ -329,8 +329,8 @@ class Connection:
         self.work.put(channel or "default", job, dropped)
 
     def _hold(self, held: bool) -> None:
-        for socket in (self, *self.legs):
-            socket.wire.hold(Hold.WORK, held)
+        for wire in (self.wire, *(leg.wire for leg in self.legs)):
+            wire.hold(Hold.WORK, held)
 
     async def _again(self, command: Command) -> None:
         if self.closing is None:
