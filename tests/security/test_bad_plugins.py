@@ -17,7 +17,7 @@ import pytest
 from relay.errors import ConfigError
 from tests.components import ROOT
 from tests.e2e.harness import Overrides
-from tests.security.attack import TEXT, V1_JSON, Socket, frame, socket_to
+from tests.security.attack import TEXT, V1_JSON, Socket, frame, open_socket, socket_to, tls
 from tests.security.siege import RelayThread, besieged, folder_with, under_attack
 
 pytestmark = pytest.mark.e2e
@@ -230,6 +230,26 @@ async def test_hooks_that_hang_are_bounded_however_many_messages_wait_for_them(p
         for _ in range(5):
             await bystander.a_word()
             assert (await plugged.standing())["tasks"] < before + 10
+
+
+async def test_a_second_socket_is_no_way_around_that(plugged: RelayThread) -> None:
+    """Neither one that was there before, nor one that comes when too much waits already."""
+    flood = frame(TEXT, b'{"t":"publish","room":"slow:message","data":1}') * 1900  # less than its rate allows at once
+    async with (
+        under_attack(plugged) as bystander,
+        socket_to(plugged, "/ws", subprotocol=V1_JSON) as first,
+        tls(plugged) as before,
+        tls(plugged) as after,
+    ):
+        session = (await heard(first))["session"]
+        assert (await asks(first, t="join", room="slow:message"))["t"] == "ok"
+        for stream in (before, after):
+            leg = await open_socket(plugged, stream, f"/ws?session={session}&channels=urgent", subprotocol=V1_JSON)
+            await leg.send(flood)
+            for _ in range(5):
+                await bystander.a_word()
+        main = next(link.connection.main for link in plugged.server.state.links if link.connection.session == session)
+        assert main.messages < 1900 / 2
 
 
 async def test_channels_that_do_not_exist_get_no_queue_of_their_own(plugged: RelayThread) -> None:
