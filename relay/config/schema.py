@@ -251,7 +251,7 @@ def default_channels() -> dict[str, Channel]:
         "urgent": Channel(priority="urgent", capacity=262144, overflow="close"),
         "default": Channel(weight=8, capacity=1048576, overflow="close"),
         "state": Channel(weight=4, capacity=262144, overflow="latest"),
-        "bulk": Channel(weight=1, capacity=4194304, overflow="pause"),
+        "bulk": Channel(weight=1, capacity=8389120, overflow="pause"),
     }
 
 

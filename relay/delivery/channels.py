@@ -15,6 +15,9 @@ from relay.config.schema import Channel
 from relay.errors import Refused
 
 
+ENVELOPE: Final = 512  # bytes kept free for what surrounds a message's data
+
+
 class Priority(enum.IntEnum):
     STRICT = 0
     URGENT = 1
@@ -45,6 +48,11 @@ class Lane:
     """Largest frame, in bytes, that need not enter the lane while nothing else waits; -1: none. A lane that keeps notes
     or tells of urgency must see each.
     """
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest message that fits an empty lane, with room for its envelope."""
+        return (2 if self.overflow is Overflow.PAUSE else 1) * self.capacity - ENVELOPE
 
     @property
     def setting(self) -> str:

@@ -135,10 +135,14 @@ class Hub:
 
     def publish(self, room: Room, message: Message, skip: Peer | None) -> None:
         """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises
-        Refused("no_such_channel").
+        Refused("no_such_channel", "too_large").
         """
-        if message.channel is not None:
-            self.channels.index(message.channel)
+        index = room.rule.channel if message.channel is None else self.channels.index(message.channel)
+        lane = self.channels.lanes[index]
+        if len(message.data.raw) > lane.largest:
+            # Nobody could be sent it: put into the lanes of its receivers, it would end or cost every one of them.
+            why = f"a message in channel {lane.name} has at most {lane.largest} bytes"
+            raise Refused("too_large", why, setting=lane.setting)
         room.offset = message.offset = room.offset + 1
         message.at = self.clock()
         if room.history is not None and message.to is None:

@@ -25,13 +25,13 @@ def folder(certificates: Path, tmp_path: Path) -> Path:
     return folder_with(certificates, tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def relay(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
     with besieged(folder_with(certificates, tmp_path_factory.mktemp("relay")), {"timeouts": {"close": 2.0}}) as relay:
         yield relay
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def impatient(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayThread]:
     """Deadlines of 0.3 s. Its bystanders connect before anything is done to it."""
     short = {"tls": 0.3, "head": 0.3, "auth": 0.3, "http_idle": 0.3, "http_request": 0.3, "close": 0.3}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio.testing
 
@@ -279,15 +281,29 @@ def test_counts_are_of_messages_and_of_deliveries() -> None:
 
 
 def test_a_full_member_does_not_keep_a_message_from_the_others() -> None:
-    house = House(channels={"default": Channel(capacity=1024)})
+    house = House(channels={"default": Channel(capacity=2048)})
     slow, quick = house.peer("slow"), house.peer("quick")
     room = house.join("r", slow, quick)
-    room.broadcast("a" * 1000)
+    room.broadcast("a" * 1500)
     assert quick.hears()
-    room.broadcast("b" * 1000)
-    assert quick.hears() == ["b" * 1000]
+    room.broadcast("b" * 1500)
+    assert quick.hears() == ["b" * 1500]
     assert slow.full
-    assert slow.hears() == ["a" * 1000]
+    assert slow.hears() == ["a" * 1500]
+
+
+@pytest.mark.parametrize(("overflow", "largest"), [("close", 1536), ("drop_newest", 1536), ("pause", 3584)])
+def test_a_message_that_fits_nobodys_lane_is_refused_and_costs_nobody_anything(overflow: Any, largest: int) -> None:
+    house = House(channels={"default": Channel(capacity=2048, overflow=overflow)})
+    ann, bob = house.peer("ann"), house.peer("bob")
+    room = house.join("r", ann, bob)
+    with pytest.raises(Refused) as caught:
+        room.broadcast("x" * (largest + 1), sender=ann)
+    assert (caught.value.code, caught.value.setting) == ("too_large", "channels.default.capacity")
+    assert room.offset == 0
+    room.broadcast("x" * largest, sender=ann)
+    assert bob.hears() == ["x" * largest]
+    assert not bob.full
 
 
 # Presence.
