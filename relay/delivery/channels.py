@@ -14,7 +14,6 @@ from typing import Final
 from relay.config.schema import Channel
 from relay.errors import Refused
 
-
 ENVELOPE: Final = 512  # bytes kept free for what surrounds a message's data
 
 
