@@ -153,7 +153,7 @@ def besieged(folder: Path, overrides: Overrides = {}) -> Iterator[RelayThread]: 
     tables = {**overrides, "limits": {**NO_LIMITS, **overrides.get("limits", {})}}
     relay = RelayThread(folder, tables)
     logger = logging.getLogger("relay")
-    level, keeper = logger.level, _Keeper(relay)
+    keeper = _Keeper(relay)
     logger.setLevel(logging.DEBUG)
     logger.addHandler(keeper)
     try:
@@ -164,7 +164,8 @@ def besieged(folder: Path, overrides: Overrides = {}) -> Iterator[RelayThread]: 
             relay.stop()
     finally:
         logger.removeHandler(keeper)
-        logger.setLevel(level)
+        if not any(isinstance(handler, _Keeper) for handler in logger.handlers):  # relays may end in any order
+            logger.setLevel(logging.NOTSET)
 
 
 @asynccontextmanager
