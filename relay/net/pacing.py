@@ -29,7 +29,8 @@ PROBE_EVERY: Final = 8  # rounds
 
 
 class PathInfo(NamedTuple):
-    """What the kernel knows: bytes delivered since the start, in flight, not sent, and its window; round trips in
+    """What the kernel knows: bytes delivered since the start, in flight, not sent, and its window; segments sent
+    again; round trips in
     seconds.
     """
 
@@ -37,6 +38,7 @@ class PathInfo(NamedTuple):
     in_flight: int
     unsent: int
     window: int
+    repaired: int
     min_rtt: float
     rtt: float
 

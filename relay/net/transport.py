@@ -26,10 +26,10 @@ READ_SIZE: Final = (
 )
 WRITE_SIZE: Final = 16384  # one record
 
-# Of Linux' struct tcp_info (linux/tcp.h): snd_mss, unacked, sacked, lost, retrans, rtt, snd_cwnd, bytes_acked,
-# notsent_bytes, min_rtt. Elsewhere the poller's "writable" must do.
+# Of Linux' struct tcp_info (linux/tcp.h): snd_mss, unacked, sacked, lost, retrans, rtt, snd_cwnd, total_retrans,
+# bytes_acked, notsent_bytes, min_rtt. Elsewhere the poller's "writable" must do.
 _TCP_INFO: Final[int | None] = socket.TCP_INFO if sys.platform.startswith("linux") else None
-_INFO: Final = struct.Struct("=16xI4xIIII28xI8xI36xQ16xII")
+_INFO: Final = struct.Struct("=16xI4xIIII28xI8xI16xI16xQ16xII")
 _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes that are not acknowledged, sent or not
 _INFO_SIZE: Final = _INFO.size
 _TCP_CONGESTION: Final[int | None] = getattr(socket, "TCP_CONGESTION", None)
@@ -136,7 +136,7 @@ class Transport:
             return None
         if len(raw) < _INFO_SIZE:
             return None
-        mss, unacked, sacked, gone, again, rtt, window, acked, unsent, min_rtt = _INFO.unpack(raw)
+        mss, unacked, sacked, gone, again, rtt, window, repaired, acked, unsent, min_rtt = _INFO.unpack(raw)
         # The kernel counts packets, and ours are often smaller than the largest: what one holds is measured.
         each = (held - unsent) / unacked if unacked and held > unsent else mss
         return PathInfo(
@@ -145,9 +145,27 @@ class Transport:
             in_flight=int(max(0, unacked - sacked - gone + again) * each),
             unsent=unsent,
             window=int(window * each),
+            repaired=repaired,
             min_rtt=min_rtt / 1e6,
             rtt=rtt / 1e6,
         )
+
+    def congestion(self) -> str:
+        """The congestion control in use; "" where this system does not tell."""
+        if _TCP_CONGESTION is None:
+            return ""
+        try:
+            return self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, 16).rstrip(b"\0").decode()
+        except OSError:
+            return ""
+
+    def set_congestion(self, name: str) -> bool:
+        """Changes it on the live connection. False: not to be had."""
+        try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION or 0, name.encode())
+        except OSError:
+            return False
+        return True
 
     def half_close(self) -> None:
         """Says that nothing more will be sent; what still comes can only be read to be dropped, undecrypted."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from relay.delivery.outbox import Outbox, Owner, Tick
-from relay.net.pacing import SEGMENT, Path
+from relay.net.pacing import SEGMENT, Path, PathInfo
 from relay.net.transport import WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.session.services import Services
 from relay.session.timers import Timer
@@ -42,8 +42,8 @@ class Writer(Outbox):
     """`special` is set while the usual flush is not enough: something is half sent, waited for, or ending."""
 
     __slots__ = (
-        "_blocked", "_credit", "_keeper", "_last", "_path", "_pause", "_services", "_since", "_unsent", "_urgent",
-        "_write", "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
+        "_blocked", "_calmed", "_credit", "_keeper", "_last", "_path", "_pause", "_repaired", "_services", "_since",
+        "_unsent", "_urgent", "_write", "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
     )  # fmt: skip
 
     def __init__(self, services: Services, transport: Transport, keeper: Keeper, tick: Tick) -> None:
@@ -60,6 +60,8 @@ class Writer(Outbox):
         self._pause: Timer | None = None  # bulk waits for the path to empty
         self._path: Path | None = None
         self._last: bytes | None = None
+        self._calmed = ""  # the congestion control that a simpler one stands in for
+        self._repaired = 0
         self._since: dict[int, float] = {}  # by lane: since when something urgent waits
         self.last_sent = False
         self.special = False
@@ -167,6 +169,21 @@ class Writer(Outbox):
             self._unsent or self.waiting or self._blocked or self._last is not None or self.last_sent
         )
 
+    def _keep_calm(self, info: PathInfo) -> None:
+        """BBR stops nearly all sending for 200 ms every 10 s, to look for the smallest round trip, and what is urgent
+        waits
+        with the rest. Bulk that is paced here needs no such control, so the connection has a simple one until a segment
+        is lost: losses BBR bears better.
+        """
+        control = self.transport.congestion()
+        if (
+            control.startswith("bbr")
+            and not self._services.config.outbox.congestion
+            and self.transport.set_congestion("reno")
+        ):
+            self._calmed = control
+            self._repaired = info.repaired
+
     def _time_urgent(self) -> None:
         """How long what is urgent has waited: from the first flush that could not send it to the one that could."""
         now = self._services.monotonic()
@@ -232,6 +249,10 @@ class Writer(Outbox):
         if settings.pace_bulk:
             if self._path is None:
                 self._path = Path()
+                self._keep_calm(info)
+            elif self._calmed and info.repaired != self._repaired:
+                self.transport.set_congestion(self._calmed)
+                self._calmed = ""
             now = self._services.monotonic()
             room = self._path.room(info, now)
             if room < LEAST:

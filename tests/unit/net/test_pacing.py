@@ -42,7 +42,7 @@ class Wire:
 
     def info(self) -> PathInfo:
         rtt = self.rtt + self.queue / self.rate
-        return PathInfo(self.acked, self.in_flight, 0, WIDE, self.rtt, rtt)
+        return PathInfo(self.acked, self.in_flight, 0, WIDE, 0, self.rtt, rtt)
 
 
 def bulk(path: Path, wire: Wire, seconds: float) -> float:
@@ -76,13 +76,13 @@ def test_a_path_is_used_well_and_holds_no_long_queue_of_ours(rate: float, rtt: f
 
 def test_the_first_bytes_are_the_initial_window() -> None:
     path = Path()
-    assert path.room(PathInfo(0, 0, 0, WIDE, 0.05, 0.05), 1.0) == FIRST_CAP
-    assert path.room(PathInfo(0, FIRST_CAP - 100, 0, WIDE, 0.05, 0.05), 1.0) == 100
-    assert path.room(PathInfo(0, FIRST_CAP - 100, 100, WIDE, 0.05, 0.05), 1.0) == 0
+    assert path.room(PathInfo(0, 0, 0, WIDE, 0, 0.05, 0.05), 1.0) == FIRST_CAP
+    assert path.room(PathInfo(0, FIRST_CAP - 100, 0, WIDE, 0, 0.05, 0.05), 1.0) == 100
+    assert path.room(PathInfo(0, FIRST_CAP - 100, 100, WIDE, 0, 0.05, 0.05), 1.0) == 0
 
 
 def test_over_a_short_round_trip_nothing_is_held_back() -> None:
-    assert Path().room(PathInfo(0, 1 << 24, 0, WIDE, SHORT / 2, SHORT / 2), 1.0) > 1 << 24
+    assert Path().room(PathInfo(0, 1 << 24, 0, WIDE, 0, SHORT / 2, SHORT / 2), 1.0) > 1 << 24
 
 
 def test_it_finds_a_path_that_has_become_faster() -> None:
@@ -116,5 +116,5 @@ def test_time_without_bulk_teaches_nothing_about_the_path() -> None:
 @pytest.mark.parametrize("rtt", [0.002, 0.05, 0.3, 2.0])
 def test_the_pause_is_short_against_the_round_trip_and_never_none(rtt: float) -> None:
     path = Path()
-    path.room(PathInfo(0, 0, 0, WIDE, rtt, rtt), 1.0)
+    path.room(PathInfo(0, 0, 0, WIDE, 0, rtt, rtt), 1.0)
     assert 0.001 <= path.pause <= max(0.001, rtt / 4)
