@@ -209,8 +209,8 @@ class Outbox(Table, frozen=True):
     congestion: Annotated[
         str,
         about(
-            "TCP congestion control of client connections (Linux: 'bbr', 'reno', 'cubic'); empty: the system's, and where "
-            "that is BBR, Reno for paced bulk until a segment is lost."
+            "TCP congestion control of client connections (Linux: 'bbr', 'reno', 'cubic'); empty: the system's, and "
+            "where that is BBR, Reno for paced bulk until a segment is lost."
         ),
     ] = ""
     urgent_p99_ms: Annotated[
