@@ -80,7 +80,7 @@ class Path:
         if not self._rates:
             return FIRST_CAP
         rate = self.rate
-        return max(LEAST_CAP, int(self._gain * rate * self.min_rtt) + max(2 * SEGMENT, int(rate * SLACK)))
+        return max(LEAST_CAP, int(self._gain * rate * self.min_rtt) + max(4 * SEGMENT, int(rate * SLACK)))
 
     @property
     def rate(self) -> float:
