@@ -7,6 +7,7 @@ does not depend on how complicated it is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -132,7 +133,7 @@ class _PartedMessage(
 Codec = TypeVar("Codec", msgspec.json.Encoder, msgspec.msgpack.Encoder)
 
 
-class _RelayV1(Generic[Codec]):
+class _RelayV1(ABC, Generic[Codec]):
     """What both codecs share. Subclasses say how to encode, and how a payload looks in their format."""
 
     name: str
@@ -150,8 +151,9 @@ class _RelayV1(Generic[Codec]):
         """`takes_parts` False is for clients that cannot join parts: they get large messages whole."""
         self.takes_parts: Final = takes_parts
 
+    @abstractmethod
     def _payload(self, payload: Payload) -> bytes:
-        raise NotImplementedError  # pragma: no cover - both subclasses have it
+        """A payload in this format."""
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         if opcode != self._opcode:

