@@ -1,7 +1,8 @@
 """One connection after the handshake: who it is, which rooms it is in, and what its commands do.
 
 Not here: bytes on the wire (net/link owns the socket and the outbox's flush), formats (protocols), what a room does
-(plugins). The one rule: everything is sync; what a plugin must wait for goes to the connection's work queue.
+(plugins), how long its token holds (credentials). The one rule: everything is sync; what a plugin must wait for goes
+to the connection's work queue.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from relay.auth.tokens import Identity
 from relay.delivery.detour import Junction
 from relay.delivery.outbox import Drop, Outbox
-from relay.errors import CLOSE_FOR_REFUSAL, CloseCode, CloseReason, Refused, Rejected
+from relay.errors import CLOSE_FOR_REFUSAL, CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
-from relay.protocols.base import Auth, Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
+from relay.protocols.base import Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Membership, Room
 from relay.session import requests
+from relay.session.credentials import Credentials
 from relay.session.incoming import Incoming
 from relay.session.services import Services
-from relay.session.timers import Timer
 from relay.session.work import Job, Work
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
 
     __slots__ = (
-        "_at_home", "_expiry", "_incoming", "_readers", "bare", "closing", "home", "hub", "identity", "joining",
+        "_at_home", "_incoming", "_readers", "bare", "closing", "credentials", "home", "hub", "identity", "joining",
         "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
@@ -83,7 +84,7 @@ class Connection:
         self._at_home: Membership | None = None
         self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
-        self._expiry: Timer | None = None
+        self.credentials = Credentials(self)
         self._incoming: Incoming | None = None  # messages that come in parts
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
 
@@ -99,7 +100,7 @@ class Connection:
         services, config = self.services, self.services.config
         limits = config.limits
         services.sessions[self.session] = self
-        self._hear_of_expiry()
+        self.credentials.watch()
         self.answer(
             self.protocol.hello(
                 Hello(
@@ -174,10 +175,7 @@ class Connection:
     def execute(self, command: Command) -> None:
         """Any command; refusals are answered here, with its id."""
         try:
-            if isinstance(command, Auth):
-                self._renew(command)
-            else:
-                requests.EXECUTE[type(command)](self, command)
+            requests.EXECUTE[type(command)](self, command)
         except Refused as refused:
             refused.request = command.id
             raise
@@ -249,8 +247,7 @@ class Connection:
         self.services.sessions.pop(self.session, None)
         if self.work is not None:
             self.work.cancel()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self.credentials.stop()
         if self._incoming is not None:
             self._incoming.stop()
         self.services.closed(self.subject)
@@ -347,7 +344,7 @@ class Connection:
         else:
             self.ok(request, {"offset": room.offset})
 
-    # The token's life.
+    # Readers that cannot keep up.
 
     def wait_for(self, reader: object) -> None:
         """Is read no further until `reader` has caught up, or has gone."""
@@ -365,36 +362,3 @@ class Connection:
                 self._readers = None
                 if self.closing is None:
                     self.wire.hold(Hold.READERS, False)
-
-    def _hear_of_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        services = self.services
-        left = self.identity.expires + services.config.auth.leeway - services.wall()
-        self._expiry = services.timers.at(services.monotonic() + max(0.0, left), self._expired)
-
-    def _expired(self) -> None:
-        services = self.services
-        if services.wall() < self.identity.expires + services.config.auth.leeway:
-            self._hear_of_expiry()  # the wall clock was set back, and it is what a claim is about
-        else:
-            self.close(CloseReason(CloseCode.UNAUTHORIZED, "the token has expired"))
-
-    def _renew(self, command: Auth) -> None:
-        """A new token on the live connection: same subject, new grants and expiry."""
-        try:
-            identity = self.services.verify(command.token)
-        except Rejected as rejected:
-            raise Refused("unauthorized", f"{rejected.code}: {rejected.reason}", setting=rejected.setting) from None
-        if identity.subject != self.subject:
-            raise Refused("forbidden", "the token is for another subject")
-        self.identity = identity
-        self._hear_of_expiry()
-        for membership in list(self.hub.memberships(self).values()):
-            name = membership.room.name
-            if identity.grants.may_join(name):
-                membership.may_publish = identity.grants.may_publish(name)
-            else:
-                membership.room.kick(self, "your new token does not grant this room")
-        self.ok(command.id, {"expires": identity.expires})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from relay.delivery.channels import Overflow
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Message, Payload
-from relay.protocols.base import Call, History, Join, Leave, Ping, Position, Presence, Publish, RequestId
+from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Position, Presence, Publish, RequestId
 from relay.protocols.names import check_room_name
 from relay.rooms.room import Room
 from relay.session.work import Job
@@ -294,6 +294,10 @@ def ping(connection: Connection, command: Ping) -> None:
     connection.answer(connection.protocol.pong(command.id))
 
 
+def renew(connection: Connection, command: Auth) -> None:
+    connection.credentials.renew(command)
+
+
 def _joined_room(connection: Connection, name: str) -> Room:
     membership = connection.hub.memberships(connection).get(name)
     if membership is None:
@@ -315,5 +319,6 @@ EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     Call: call,
     Presence: presence,
     History: history,
+    Auth: renew,
     Ping: ping,
 }
