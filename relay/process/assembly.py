@@ -1,0 +1,113 @@
+"""Everything of one relay, put together from a configuration. Nothing listens yet, nothing runs.
+
+Not here: tasks (server, clocks), and what a reload changes (reload). The one rule: all that is wrong with a
+configuration is found before anything is started, and told at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+
+import trio
+
+from relay import __version__
+from relay.auth.tokens import Identity
+from relay.config.loader import LoadedConfig
+from relay.config.schema import Config
+from relay.counters import Counters
+from relay.delivery.channels import Channels
+from relay.errors import ConfigError, ConfigProblem
+from relay.front.state import Rules, State, located
+from relay.limits.counts import AddressLimits, Counts
+from relay.net.listener import check_congestion
+from relay.net.tls import Certificates
+from relay.plugin.loader import build_router, load_plugins
+from relay.plugin.supervisor import Supervised, supervise
+from relay.plugin.watchdog import Watchdog
+from relay.rooms.hub import Hub
+from relay.session import requests
+from relay.session.services import Services
+from relay.session.timers import Timers, Wheel
+from relay.session.work import Spawn
+
+
+@dataclass(slots=True)
+class Assembly:
+    """A relay that does not run. `config` is what it was made from; what a reload brings is in `services.config`."""
+
+    config: Config
+    counters: Counters
+    channels: Channels
+    hub: Hub
+    watchdog: Watchdog
+    plugins: list[Supervised]
+    state: State
+    services: Services
+
+
+def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
+    """`spawn` starts what a connection has to wait for. Raises ConfigError with all that keeps it from starting."""
+    config = loaded.config
+    counters = Counters()
+    channels = Channels(config.channels)
+    watchdog = Watchdog(counters, config.supervision.stall)
+    hub = Hub(
+        channels,
+        lambda room: None,
+        clock=time.time,
+        new_epoch=lambda: secrets.token_urlsafe(6),
+        part_bytes=config.outbox.part_bytes,
+    )
+    plugins: list[Supervised] = []
+    problems = []
+    try:
+        rules = Rules(loaded)
+    except ConfigError as error:
+        problems += located(error, loaded)
+    try:
+        certificates = None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base)
+    except ConfigError as error:
+        problems += located(error, loaded)
+    try:
+        directory = loaded.resolve(config.supervision.directory)
+        plugins = supervise(
+            load_plugins(loaded.plugin_tables, directory, channels, loaded.where),
+            hub,
+            counters=counters,
+            watchdog=watchdog,
+            supervision=config.supervision,
+            hook_timeout=config.timeouts.hook,
+        )
+    except ConfigError as error:
+        problems += error.problems
+    if problem := check_congestion(config.outbox.congestion):
+        problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", problem))
+    if problems:
+        raise ConfigError(problems)
+    hub.router = build_router(plugins)
+    hub.on_removed = requests.removed  # type: ignore[assignment]
+    limits = config.limits
+    state = State(rules, certificates, AddressLimits(limits), Counts(limits.connections_per_subject))
+
+    def verify(token: str) -> Identity:
+        """By the rules in force now: a reload swaps them."""
+        return state.rules.verify(token)
+
+    services = Services(
+        config,
+        hub,
+        channels,
+        counters,
+        Timers(),
+        Wheel(config.websocket.heartbeat, config.websocket.heartbeat_timeout),
+        time.time,
+        trio.current_time,
+        spawn,
+        verify,
+        rules.message_rate,
+        rules.byte_rate,
+        __version__,
+    )
+    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services)

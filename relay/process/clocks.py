@@ -1,0 +1,66 @@
+"""The tasks that only wait: for the next timer, for the next turn of the heartbeats, for the next look at the figures.
+
+Not here: what is due (session/timers). The one rule: a bug in what is due costs that one thing, never the clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from relay.counters import Counters
+from relay.session.timers import Timers, Wheel
+
+log = logging.getLogger("relay")
+
+ALARM_EVERY: Final = 10.0  # seconds
+
+
+async def run_timers(timers: Timers) -> None:
+    """Does each thing when it is due. Ends only by cancellation."""
+    changed = trio.Event()
+
+    def wake() -> None:
+        changed.set()
+
+    timers.changed = wake
+    while True:
+        due = timers.next()
+        with trio.move_on_at(float("inf") if due is None else due):
+            await changed.wait()
+        changed = trio.Event()
+        try:
+            timers.run(trio.current_time())
+        except Exception:
+            log.exception("bug in a timer")
+
+
+async def run_wheel(wheel: Wheel) -> None:
+    """Turns the wheel of heartbeats; ends at once where there are none."""
+    if not wheel.slots:
+        return
+    next_turn = trio.current_time()
+    while True:
+        next_turn += wheel.step
+        await trio.sleep_until(next_turn)
+        try:
+            wheel.turn(trio.current_time())
+        except Exception:
+            log.exception("bug in a heartbeat")
+
+
+async def run_alarm(counters: Counters) -> None:
+    """Says when more than one of a hundred urgent messages waited longer than the config promises."""
+    seen: dict[str, tuple[int, int]] = {}
+    while True:
+        await trio.sleep(ALARM_EVERY)
+        for channel, delays in counters.urgent_delays.items():
+            count, late = sum(delays.buckets), counters.urgent_late[channel]
+            old_count, old_late = seen.get(channel, (0, 0))
+            seen[channel] = count, late
+            if (late - old_late) * 100 > count - old_count:
+                setting = "outbox.urgent_p99_ms"
+                fields = {"channel": channel, "late": late - old_late, "of": count - old_count, "setting": setting}
+                log.warning("urgent messages are late", extra={"fields": fields})

@@ -1,0 +1,32 @@
+"""Ending all connections without a crowd at the door: each is told another moment to come back at.
+
+Not here: when to drain (server). The one rule: draining ends by itself; who has not gone by then is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import trio
+
+from relay.config import schema
+from relay.errors import CloseCode, CloseReason
+from relay.front.state import State
+
+log = logging.getLogger("relay")
+
+
+async def drain(state: State, config: schema.Server, connections: trio.Nursery) -> None:
+    """Tells everybody to come back elsewhere or later, and gives them `drain_timeout` seconds to go."""
+    state.draining = True
+    connections.cancel_scope.deadline = trio.current_time() + config.drain_timeout
+    links = list(state.links)
+    log.info("draining", extra={"fields": {"connections": len(links), "seconds": config.drain_timeout}})
+    for number, link in enumerate(links):
+        after = round(random.uniform(0, config.drain_spread), 1)  # noqa: S311 - not a secret
+        link.connection.close(
+            CloseReason(CloseCode.GOING_AWAY, "the server is going away", reconnect_after=after, reconnect_jitter=1.0)
+        )
+        if number % 100 == 99:
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,82 @@
+"""Reading configuration, keys and certificates again while the relay runs; and fetching keys meanwhile.
+
+Not here: where a configuration comes from (`Load`), signals (server). The one rule: on any error all stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from relay.config.loader import LoadedConfig
+from relay.errors import ConfigError
+from relay.front.state import Rules
+from relay.process.assembly import Assembly
+
+log = logging.getLogger("relay")
+
+Load = Callable[[], LoadedConfig]
+
+AT_START: Final = ("server", "internal", "channels", "supervision", "plugins", "outbox")
+"""Tables that are read once; the log says where they have changed."""
+
+
+class KeyRefresh:
+    """The task that fetches an issuer's keys: one at a time, and a new one after each reload."""
+
+    def __init__(self) -> None:
+        self._nursery: trio.Nursery | None = None
+        self._scope: trio.CancelScope | None = None
+
+    def begin(self, nursery: trio.Nursery, rules: Rules) -> None:
+        self._nursery = nursery
+        self.again(rules)
+
+    def again(self, rules: Rules) -> None:
+        """By other rules from now on. Before `begin` it does nothing."""
+        if self._scope is not None:
+            self._scope.cancel()
+            self._scope = None
+        fetcher = rules.fetcher
+        if fetcher is not None and self._nursery is not None:
+            scope = self._scope = trio.CancelScope()
+
+            async def keep_fresh() -> None:
+                with scope:
+                    await fetcher.keep_fresh()
+
+            self._nursery.start_soon(keep_fresh)
+
+
+def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
+    """Puts what `load` reads in force. False, and the log says why, where it cannot be: then nothing has changed."""
+    state, services = parts.state, parts.services
+    try:
+        loaded = load()
+        rules = Rules(loaded)
+        if state.certificates is not None:
+            state.certificates.reload(loaded.config.tls)
+    except ConfigError as error:
+        parts.counters.reloads["failed"] += 1
+        log.error(
+            "reload refused, everything stays as it was",
+            extra={"fields": {"problems": [str(one) for one in error.problems]}},
+        )
+        return False
+    if rules.jwks is not None and state.rules.jwks is not None:
+        rules.jwks.inherit(state.rules.jwks)  # valid users stay valid if the issuer is down just now
+    new = loaded.config
+    kept = [name for name in AT_START if getattr(parts.config, name) != getattr(new, name)]
+    state.rules = rules
+    services.config = new
+    services.message_rate = rules.message_rate
+    services.byte_rate = rules.byte_rate
+    state.addresses.adopt(new.limits)
+    state.subjects.limit = new.limits.connections_per_subject
+    keys.again(rules)
+    parts.counters.reloads["ok"] += 1
+    log.info("reloaded", extra={"fields": {"needs_restart": kept}})
+    return True
