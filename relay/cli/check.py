@@ -30,8 +30,7 @@ def report(source: Source) -> None:
     """Prints the summary; exits with 78 when there are problems."""
     from relay.cli.examine import examine
 
-    loaded = source.load_or_exit()
-    findings = examine(loaded)
+    findings = examine(source.survey_or_exit())
     for warning in findings.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     if findings.problems:

@@ -68,7 +68,10 @@ def dev(source: Source, port: int | None, hosts: tuple[str, ...], subject: str) 
     def load() -> LoadedConfig:
         return adjusted(source.load(), made, wishes)
 
-    run_server(load, lambda running: announce(running, load(), made, wishes))
+    def survey() -> LoadedConfig:
+        return adjusted(source.survey_or_exit(), made, wishes)
+
+    run_server(load, survey, lambda running: announce(running, load(), made, wishes))
 
 
 def adjusted(loaded: LoadedConfig, made: DevCertificates, wishes: Wishes) -> LoadedConfig:

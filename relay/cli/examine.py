@@ -6,20 +6,26 @@ Not here: printing (check). The one rule: every part is looked at, whatever is w
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path as File
 from typing import Final, TypeVar
 
+import msgspec
 from cryptography import x509
 
 from relay.auth.jwks import keys_from_config
 from relay.auth.keys import KeySet
 from relay.auth.tokens import Verifier
 from relay.config import LoadedConfig, check_files, parse_listen
+from relay.config.loader import line_of
+from relay.config.positions import Path, join_key
+from relay.config.schema import TLS
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
+from relay.net.listener import check_congestion
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
 from relay.plugin.loader import LoadedPlugin, load_plugins
@@ -38,27 +44,40 @@ class Findings:
 
 
 def examine(loaded: LoadedConfig) -> Findings:
-    """Builds, one after the other, all that the server builds from a configuration, and throws it away."""
+    """Builds, one after the other, all that the server builds from a configuration, and throws it away.
+
+    `loaded` may come from `config.survey`: its problems are told too, and what only follows from one of them is not.
+    """
     config = loaded.config
     findings = Findings()
     files = check_files(loaded)
+    problems: list[ConfigProblem] = []
 
-    def attempt(build: Callable[[], Part]) -> Part | None:
+    def attempt(build: Callable[[], Part], sound: Callable[[str], bool] = lambda key: True) -> Part | None:
+        """What it builds, or None and its problems; those of keys that are not `sound` follow from others."""
         try:
             return build()
         except ConfigError as error:
-            findings.problems += error.problems
+            problems.extend(problem for problem in error.problems if sound(problem.key))
             return None
 
-    keys = attempt(lambda: keys_from_config(config.auth, lambda path: loaded.resolve(path).read_bytes()))
+    doubts = Doubts(loaded.doubtful)
+    keys = attempt(lambda: keys_from_config(config.auth, lambda path: loaded.resolve(path).read_bytes()), doubts.key)
     attempt(lambda: OriginPolicy(config.auth.allowed_origins))
     attempt(lambda: Verifier(KeySet(), config.auth))
     if not config.server.insecure_plaintext:
-        attempt(lambda: Certificates(config.tls, loaded.base))
+        attempt(lambda: Certificates(doubts.pairs(config.tls), loaded.base))
     directory = loaded.resolve(config.supervision.directory)
     channels = Channels(config.channels)
-    plugins = attempt(lambda: load_plugins(loaded.plugin_tables, directory, channels, loaded.where))
-    findings.problems = _told_once(loaded, files, findings.problems)
+    plugins = attempt(
+        lambda: load_plugins(loaded.plugin_tables, directory, channels, loaded.where), doubts.plugin_setting
+    )
+    if why := check_congestion(config.outbox.congestion):
+        problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", why))
+    told = {problem.key for problem in loaded.problems} | {problem.key for problem in files}
+    followers = [problem for problem in problems if problem.key not in told]  # a file is told of once
+    found = [loaded.placed(problem) for problem in files + followers if not doubts.explain(problem.key)]
+    findings.problems = sorted(dict.fromkeys((*loaded.problems, *found)), key=line_of)
     if not findings.problems:
         findings.summary = [
             ("listens", _listeners(loaded)),
@@ -70,15 +89,38 @@ def examine(loaded: LoadedConfig) -> Findings:
     return findings
 
 
-def _told_once(loaded: LoadedConfig, files: list[ConfigProblem], problems: list[ConfigProblem]) -> list[ConfigProblem]:
-    """All problems; a file that cannot be read once, though more than one part wanted it. Each with its place."""
-    of_files = {problem.key for problem in files}
-    found = files + [problem for problem in problems if problem.key not in of_files]
-    placed = [
-        replace(problem, where=loaded.where(problem.key)) if problem.where == "configuration" else problem
-        for problem in found
-    ]
-    return list(dict.fromkeys(placed))
+class Doubts:
+    """Which problems are no news: they come from a default or a stand-in where a setting was misfit, and told of."""
+
+    def __init__(self, doubtful: Collection[Path]) -> None:
+        self._keys: Final = {join_key(path) for path in doubtful}
+        lists = (path[:place] for path in doubtful for place, part in enumerate(path) if isinstance(part, int))
+        self._lists: Final = {join_key(path) for path in lists}
+
+    def explain(self, key: str) -> bool:
+        """Whether the setting, a table around it, or an item of the list it is, was told of."""
+        return key in self._lists or any(key == doubt or _is_below(key, doubt) for doubt in self._keys)
+
+    def key(self, key: str) -> bool:
+        """Whether the rest of this key's table is right: what a key must be depends on its algorithm, for one."""
+        table = re.match(r"auth\.keys\[\d+\]", key)
+        return table is None or not any(_is_below(doubt, table[0]) for doubt in self._keys)
+
+    def pairs(self, settings: TLS) -> TLS:
+        """Without the defaults of what was misfit: no key belongs to a certificate that nobody named."""
+        halves = {name: "" for name in ("certificate", "key") if self.explain(f"tls.{name}")}
+        return msgspec.structs.replace(settings, **halves)
+
+    def plugin_setting(self, key: str) -> bool:
+        """Whether it can be judged: a plugin's own settings cannot where it is not known which plugin it is."""
+        if key.endswith((".rooms", ".channel")):
+            return True
+        known = not self.explain("supervision.directory")
+        return known and not any(doubt.endswith(".use") and _is_below(key + ".", doubt[:-4]) for doubt in self._keys)
+
+
+def _is_below(key: str, table: str) -> bool:
+    return key.startswith((f"{table}.", f"{table}["))
 
 
 def _listeners(loaded: LoadedConfig) -> list[str]:
@@ -88,7 +130,7 @@ def _listeners(loaded: LoadedConfig) -> list[str]:
     return public + [f"{address}  internal: metrics, health" for address in config.internal.listen]
 
 
-def read_leaf(path: Path) -> x509.Certificate:
+def read_leaf(path: File) -> x509.Certificate:
     """The first certificate of a PEM file that was checked before."""
     return x509.load_pem_x509_certificates(path.read_bytes())[0]
 

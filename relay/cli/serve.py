@@ -39,11 +39,18 @@ def serve(source: Source, check_config: bool) -> None:
 
         report(source)
         return
-    run_server(source.load)
+    run_server(source.load, source.survey_or_exit)
 
 
-def run_server(load: Callable[[], LoadedConfig], on_ready: Callable[[Running], None] | None = None) -> None:
-    """Runs the relay to its end. Exits with 78 for a configuration it cannot run with."""
+def run_server(
+    load: Callable[[], LoadedConfig],
+    survey: Callable[[], LoadedConfig],
+    on_ready: Callable[[Running], None] | None = None,
+) -> None:
+    """Runs the relay to its end. Exits with 78 for a configuration it cannot run with, and tells all that is wrong.
+
+    `survey` gives what `load` refuses.
+    """
     import trio
 
     from relay.errors import ConfigError
@@ -69,7 +76,12 @@ def run_server(load: Callable[[], LoadedConfig], on_ready: Callable[[Running], N
     if interrupted:
         raise SystemExit(130)
     if problems:
-        refuse_config(problems)
+        from relay.cli.examine import examine
+
+        # The relay stopped at the first part that failed; whoever mends it wants to know of all.
+        found = examine(survey()).problems
+        told = {problem.key for problem in found}
+        refuse_config(found + [problem for problem in problems if problem.key not in told])
 
 
 def _problems(error: BaseException) -> list[ConfigProblem]:

@@ -37,6 +37,16 @@ class Source:
 
         return load(self.path, environ=os.environ, overrides=self.overrides)
 
+    def survey_or_exit(self) -> LoadedConfig:
+        """What of it fits, beside its problems; or tells that it is no TOML and exits with 78."""
+        from relay.config import survey
+        from relay.errors import ConfigError
+
+        try:
+            return survey(self.path, environ=os.environ, overrides=self.overrides)
+        except ConfigError as error:
+            refuse_config(error.problems)
+
     def load_or_exit(self) -> LoadedConfig:
         """Reads it, or tells what is wrong and exits with 78."""
         from relay.errors import ConfigError

@@ -12,7 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from relay.config.overrides import Overlay, gather
 from relay.config.positions import Path as KeyPath
 from relay.config.positions import join_key, positions
 from relay.config.schema import Config, Key, PluginTable, default_channels, default_plugins
-from relay.config.validate import BAD, Validator, root
+from relay.config.validate import Validator, root
 from relay.errors import ConfigError, ConfigProblem
 
 DEFAULT: Final = "default"
@@ -42,6 +42,9 @@ class LoadedConfig:
 
     `plugin_tables` has for each plugin table, in the order of the file, the keys common to all plugins and the plugin's
     own settings, which only the plugin can check. `base` is the directory that relative paths are relative to.
+
+    `problems` is empty, but in what `survey` gives; there `doubtful` are the keys that have a default or a stand-in
+    because of them.
     """
 
     config: Config
@@ -49,10 +52,20 @@ class LoadedConfig:
     base: Path
     plugin_tables: dict[str, tuple[PluginTable, dict[str, Any]]]
     origins: Mapping[str, str]
+    problems: tuple[ConfigProblem, ...] = ()
+    doubtful: frozenset[KeyPath] = frozenset()
 
     def where(self, key: str) -> str:
         """Where `auth.keys[0].kid` (say) was set: "config.toml:12", "environment RELAY__X", "--set" or "default"."""
         return self.origins.get(key, DEFAULT)
+
+    def placed(self, problem: ConfigProblem) -> ConfigProblem:
+        """A problem of what was made from this configuration, with the place of its key; a file it is about is said."""
+        where = self.where(problem.key)
+        if problem.where == where:
+            return problem
+        what = problem.what if problem.where == "configuration" else f"{problem.where}: {problem.what}"
+        return replace(problem, where=where, what=what)
 
     def resolve(self, path: str) -> Path:
         """A path of the configuration as one that can be opened: relative ones start at the file's directory."""
@@ -67,6 +80,17 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[t
 
     `overrides` are (dotted key, value as text). Raises ConfigError with all problems found; no file but `path` is read.
     """
+    loaded = survey(path, environ=environ, overrides=overrides)
+    if loaded.problems:
+        raise ConfigError(list(loaded.problems))
+    return loaded
+
+
+def survey(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[tuple[str, str]] = ()) -> LoadedConfig:
+    """As `load`, but what fits comes beside the problems, so that it can be looked at further: not to run with.
+
+    Raises ConfigError only for a file that cannot be read as TOML at all.
+    """
     document, origins = read_file(path) if path else ({}, {})
     if document.get("plugins", {}) == {}:
         document["plugins"] = default_plugins()
@@ -77,16 +101,15 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[t
         if problem:
             validator.problems.append(problem)
     fill_channels(document)
-    fitting = validator.fit(document, root())
-    if validator.problems or fitting is BAD:
-        raise ConfigError(sorted(validator.problems, key=line_of))
-    config = msgspec.convert(fitting, Config)
+    config = msgspec.convert(validator.fit(document, root()), Config)
     return LoadedConfig(
         config=config,
         path=path,
         base=path.absolute().parent if path else Path.cwd(),
         plugin_tables={name: split_table(table) for name, table in config.plugins.items()},
         origins={join_key(key): where for key, where in origins.items()},
+        problems=tuple(sorted(validator.problems, key=line_of)),
+        doubtful=frozenset(validator.faulty | validator.doubtful),
     )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from relay.config.address import parse_listen
+from relay.config.address import EVERY, parse_listen
 from relay.config.positions import Path
 from relay.config.schema import JWKS, Auth, Config, Internal, Key, PluginTable, Server
 from relay.config.suggest import did_you_mean
@@ -114,6 +115,7 @@ def plugin(table: PluginTable) -> Iterator[Fault]:
 
 
 def config(whole: Config) -> Iterator[Fault]:
+    yield from shared(whole.server.listen, whole.internal.listen)
     if "control" in whole.channels and whole.channels["control"].priority != "strict":
         yield ("channels", "control", "priority"), "must be strict: answers, pings and `bye` travel in it", ""
     for name, table in whole.plugins.items():
@@ -125,6 +127,22 @@ def config(whole: Config) -> Iterator[Fault]:
     for index, channel in enumerate(whole.auth.default_grants.channels):
         if "*" not in channel:
             yield from known(("auth", "default_grants", "channels", index), channel, whole.channels)
+
+
+def shared(public: list[str], internal: list[str]) -> Iterator[Fault]:
+    """Internal addresses that are public ones too; what is no address was reported as such."""
+    taken = set(pairs(public))
+    for index, text in enumerate(internal):
+        for host, port in pairs([text]):
+            if port and any(port == other and (host == at or {host, at}.intersection(EVERY)) for at, other in taken):
+                yield ("internal", "listen", index), "is an address of server.listen too", "give it a port of its own"
+                break
+
+
+def pairs(texts: list[str]) -> Iterator[tuple[str, int]]:
+    for text in texts:
+        with suppress(ValueError):
+            yield from parse_listen(text)
 
 
 def known(path: Path, channel: str, channels: Iterable[str]) -> Iterator[Fault]:
@@ -141,3 +159,6 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     PluginTable: plugin,
     Config: config,
 }
+
+WHOLE: Final = frozenset({Key})
+"""Tables whose rules make sense only where every required key is there: what goes with an algorithm, say."""

@@ -1,7 +1,8 @@
 """Whether a parsed document fits the schema: every misfit is reported in plain words, not only the first.
 
-Not here: files, environment, defaults, and which settings contradict each other (rules). The one rule: no text of the
-document goes into a report, only names, types and numbers, because any text may be a secret in the wrong place.
+What does not fit is left to its default, so that all the rest can be looked at too. Not here: files, environment,
+defaults, and which settings contradict each other (rules). The one rule: no text of the document goes into a report,
+only names, types and numbers, because any text may be a secret in the wrong place.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any, Final
 
 import msgspec
 from msgspec import inspect
 
 from relay.config.positions import Path, join_key
-from relay.config.rules import RULES
+from relay.config.rules import RULES, WHOLE
 from relay.config.schema import Config, PluginTable
-from relay.config.suggest import did_you_mean
+from relay.config.suggest import did_you_mean, nearest
 from relay.errors import ConfigProblem
 
 BAD: Final = object()
@@ -57,13 +58,35 @@ def kind_of(value: object) -> str:
     return next(name for kind, name in KINDS if isinstance(value, kind))
 
 
+def stand_in(type_: inspect.Type) -> Any:
+    """Something of this type, in the place of what was misfit and has no default."""
+    match unwrap(type_):
+        case inspect.StructType(fields=fields):
+            return {field.name: stand_in(field.type) for field in fields if field.required}
+        case inspect.DictType() | inspect.AnyType():
+            return {}
+        case inspect.ListType():
+            return []
+        case inspect.LiteralType(values=values):
+            return values[0]
+        case inspect.BoolType():
+            return False
+        case inspect.IntType() | inspect.FloatType() as number:
+            return number.ge or 0
+    return ""
+
+
 class Validator:
-    """Collects problems. `where` says in which line, or in which variable, a path was set."""
+    """Collects problems. `where` says in which line, or in which variable, a path was set.
+
+    `faulty` are the paths that were reported, `doubtful` those that a misspelt key was probably meant for.
+    """
 
     def __init__(self, where: Callable[[Path], str]) -> None:
         self.where: Final = where
         self.problems: Final[list[ConfigProblem]] = []
         self.faulty: Final[set[Path]] = set()
+        self.doubtful: Final[set[Path]] = set()
 
     def report(self, path: Path, what: str, hint: str = "") -> object:
         self.faulty.add(path)
@@ -71,7 +94,7 @@ class Validator:
         return BAD
 
     def fit(self, value: Any, type_: inspect.Type, path: Path = ()) -> Any:
-        """`value` without what does not fit `type_`; BAD if nothing of it does."""
+        """`value`, with the default or a stand-in for what does not fit `type_`; BAD if nothing of it does."""
         match unwrap(type_):
             case inspect.AnyType():
                 return value
@@ -84,13 +107,11 @@ class Validator:
             case inspect.DictType(value_type=inner):
                 if not isinstance(value, dict):
                     return self.expected(path, "a table", value)
-                found = {key: self.fit(item, inner, (*path, key)) for key, item in value.items()}
-                return {key: item for key, item in found.items() if item is not BAD}
+                return {key: self.fit_or_stand_in(item, inner, (*path, key)) for key, item in value.items()}
             case inspect.ListType(item_type=inner):
                 if not isinstance(value, list):
                     return self.expected(path, "a list", value)
-                items = [self.fit(item, inner, (*path, index)) for index, item in enumerate(value)]
-                return [item for item in items if item is not BAD]
+                return [self.fit_or_stand_in(item, inner, (*path, index)) for index, item in enumerate(value)]
             case inspect.UnionType(types=types):  # of a string and a list of strings: there is no other in the schema
                 if isinstance(value, list):
                     return self.fit(value, next(each for each in types if isinstance(each, inspect.ListType)), path)
@@ -98,26 +119,44 @@ class Validator:
             case leaf:
                 return self.leaf(value, leaf, path)
 
+    def fit_or_stand_in(self, value: Any, type_: inspect.Type, path: Path) -> Any:
+        found = self.fit(value, type_, path)
+        return stand_in(type_) if found is BAD else found
+
     def table(self, value: dict[str, Any], struct: inspect.StructType, path: Path) -> Any:
         found: dict[str, Any] = {}
         fields = {field.name: field for field in struct.fields}
-        missing = {field.name for field in struct.fields if field.required} - value.keys()
+        absent = fields.keys() - value.keys()
         for key, item in value.items():
             if key in fields:
                 found[key] = self.fit(item, fields[key].type, (*path, key))
             elif struct.forbid_unknown_fields:
-                self.report(
-                    (*path, key), "no such setting", did_you_mean(key, fields.keys() - value.keys()) or elsewhere(key)
-                )
+                self.unknown(key, absent, path)
             else:
                 found[key] = item
-        for key in sorted(missing):
-            self.report((*path, key), "is missing")
         found = {key: item for key, item in found.items() if item is not BAD}
-        if any(field.required and field.name not in found for field in struct.fields):
-            return BAD
-        self.apply_rules(struct.cls, found, path)
+        whole = True
+        for key in sorted(field.name for field in struct.fields if field.required and field.name not in found):
+            whole = False
+            if key in absent and (*path, key) not in self.doubtful:
+                self.missing(key, value.keys() - fields.keys(), path)
+            found[key] = stand_in(fields[key].type)
+        if whole or struct.cls not in WHOLE:
+            self.apply_rules(struct.cls, found, path)
         return found
+
+    def unknown(self, key: str, absent: Set[str], path: Path) -> None:
+        near = nearest(key, absent)
+        if near is not None:
+            self.doubtful.add((*path, near))
+        self.report((*path, key), "no such setting", f"did you mean `{near}`?" if near else elsewhere(key))
+
+    def missing(self, key: str, others: Set[str], path: Path) -> None:
+        """A required key. In a table that takes any key, another one may be this one misspelt."""
+        near = nearest(key, others)
+        if near is not None:
+            self.doubtful.add((*path, near))
+        self.report((*path, key), "is missing", f"`{near}` is there: was it meant?" if near else "")
 
     def apply_rules(self, cls: type, found: dict[str, Any], path: Path) -> None:
         rule = RULES.get(cls)
@@ -127,7 +166,8 @@ class Validator:
         for inner, what, hint in list(rule(msgspec.convert(known, cls))):
             at = (*path, *inner)
             # What was reported once is not reported again as a contradiction that follows from it.
-            if not any(at == other[: len(at)] or other == at[: len(other)] for other in self.faulty):
+            known_wrong = self.faulty | self.doubtful
+            if not any(at == other[: len(at)] or other == at[: len(other)] for other in known_wrong):
                 self.report(at, what, hint)
 
     def leaf(self, value: Any, type_: inspect.Type, path: Path) -> Any:

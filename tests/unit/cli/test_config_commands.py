@@ -79,6 +79,90 @@ rooms = ["::", "a*b"]
     assert "did you mean `chat`?" in result.stderr
 
 
+TEN_MISTAKES = """\
+[server]
+listen = ["127.0.0.1:8443"]
+[internal]
+listen = ["127.0.0.1:8443"]
+[tls]
+certificate = 7
+key = "garbage.pem"
+[auth]
+allowed_origins = ["https://*.*.example"]
+[[auth.keys]]
+algoritm = "RS256"
+public_key_file = "garbage.pem"
+[[auth.keys]]
+algorithm = "HS256"
+secret_file = "no-such-secret"
+[auth.default_grants]
+join = ["a*b"]
+[outbox]
+congestion = "no-such-control"
+[plugins.chatt]
+rooms = "x:*"
+[plugins.echo]
+rooms = "echo:*"
+channel = "urgnt"
+"""
+
+
+def test_ten_mistakes_of_all_kinds_are_ten_lines_in_the_order_of_the_file(folder: Path, run: Run):
+    """None is told twice, and none is told that only follows from another: not the certificate that the key cannot
+    belong to, not what an unknown algorithm would need.
+    """
+    Path("config.toml").write_text(TEN_MISTAKES)
+    Path("garbage.pem").write_text("garbage")
+    result = run("check")
+    assert result.exit_code == 78
+    lines = [line.split(": ")[:2] for line in result.stderr.splitlines()]
+    assert lines[:-1] == [
+        ["config.toml:4", "internal.listen[0]"],
+        ["config.toml:6", "tls.certificate"],
+        ["config.toml:7", "tls.key"],
+        ["config.toml:9", "auth.allowed_origins[0]"],
+        ["config.toml:11", "auth.keys[0].algoritm"],
+        ["config.toml:15", "auth.keys[1].secret_file"],
+        ["config.toml:16", "auth.default_grants"],
+        ["config.toml:19", "outbox.congestion"],
+        ["config.toml:20", "plugins.chatt"],
+        ["config.toml:24", "plugins.echo.channel"],
+    ]
+    assert lines[-1] == ["10 problems with the configuration"]
+
+
+def test_serve_tells_the_same_list(folder: Path, run: Run):
+    Path("config.toml").write_text(TEN_MISTAKES)
+    Path("garbage.pem").write_text("garbage")
+    assert run("serve").stderr == run("check").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("[tsl]\ncertificate = 'x.pem'", ["tsl"]),
+        ("[tls]\ncertifcate = 'x.pem'", ["tls.certifcate"]),
+        ("[auth]\nkeys = 'secret'", ["auth.keys"]),
+        ("[auth]\nkeys = ['secret']", ["auth.keys[0]"]),
+        (
+            "[[auth.keys]]\nalgorithm = 'HS265'\nsecret_file = 'none'",
+            ["auth.keys[0].algorithm", "auth.keys[0].secret_file"],
+        ),
+        ("[[auth.keys]]\nalgorithm = 'HS256'\nsecret_fiel = 'none'", ["auth.keys[0].secret_fiel"]),
+        ("[[tls.sni]]\ncertificate = 5\nkey = 'none'", ["tls.sni[0].certificate", "tls.sni[0].key"]),
+        ("[plugins.chat]\nroms = 'lobby'", ["plugins.chat.rooms"]),
+        ("[plugins.mine]\nrooms = 'lobby'\nuse = 5\nturbo = 1", ["plugins.mine.use"]),
+        ("[supervision]\ndirectory = 5\n[plugins.mine]\nrooms = 'lobby'", ["supervision.directory"]),
+        ("[channels]\nnews = 5\n[plugins.chat]\nrooms = 'lobby'\nchannel = 'news'", ["channels.news"]),
+        ("[plugins.chat]\nrooms = ['lobby', 5]\nhistroy = 5", ["plugins.chat.rooms[1]", "plugins.chat.histroy"]),
+    ],
+)
+def test_what_only_follows_from_a_mistake_is_not_told(folder: Path, run: Run, text: str, keys: list[str]):
+    Path("config.toml").write_text(text)
+    result = run("check")
+    assert (result.exit_code, [line.split(": ")[1] for line in result.stderr.splitlines()[:-1]]) == (78, keys)
+
+
 def test_what_is_risky_is_warned_of_and_passes(folder: Path, run: Run):
     result = run(
         *("check", "--set", "server.playground=true", "--set", "internal.listen=0.0.0.0:9090"),

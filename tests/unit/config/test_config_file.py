@@ -106,6 +106,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
         "config.toml:23: auth.keys[2].algorithm: is missing",
         "config.toml:26: auth.jwks.url: must be an https URL (who can change the keys on their way can sign any token)",
         "config.toml:27: plugins.chat.rooms: is missing",
+        "config.toml:28: plugins.chat.channel: no such channel (did you mean `urgent`?)",
     ]
 
 
