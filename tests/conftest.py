@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, settings
 
 # A busy machine is slow at times, which says nothing about the code; `print_blob` lets a failure be repeated.
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.load_profile("relay")
+settings.register_profile("thorough", settings.get_profile("relay"), max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relay"))
 
 
 @pytest.hookimpl(wrapper=True)

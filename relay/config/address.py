@@ -1,4 +1,4 @@
-"""Addresses to listen on, as people write them: ":8443", "127.0.0.1:8443", "[::1]:8443", "localhost:0".
+"""Addresses as people write them: to listen on (":8443", "[::1]:8443", "localhost:0"), and networks ("192.0.2.0/24").
 
 Not here: resolving names and opening sockets. The one rule: what is not clear is refused, with what would be.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, TypeAlias
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 EVERY: Final = ("::", "0.0.0.0")  # noqa: S104 - ':PORT' asks for just that
 NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")  # loosely RFC 1123 section 2.1
@@ -42,3 +44,19 @@ def parse_listen(text: str) -> list[tuple[str, int]]:
     if not NAME.fullmatch(host) or len(host) > 253:
         raise ValueError("the host is neither an address nor a name")
     return [(host, port)]
+
+
+def parse_network(text: str) -> Network:
+    """A network as people write it: "192.0.2.0/24", "2001:db8::/32", or one address.
+
+    Raises ValueError with one sentence that does not repeat `text`, but for a network that must have been meant.
+    """
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("neither an IP address nor a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+    raise ValueError(f"has bits set behind its prefix: {meant} is the network it is in")

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from relay.config.address import EVERY, parse_listen
+from relay.config.address import EVERY, parse_listen, parse_network
 from relay.config.positions import Path
-from relay.config.schema import JWKS, Auth, Config, Internal, Key, PluginTable, Server
+from relay.config.schema import JWKS, Auth, Config, Internal, Key, Limits, PluginTable, Server
 from relay.config.suggest import did_you_mean
 
 Fault: TypeAlias = tuple[Path, str, str]
@@ -46,6 +46,17 @@ def addresses(texts: list[str]) -> Iterator[Fault]:
         except ValueError as error:
             yield ("listen", index), str(error), ""
     yield from twice("listen", texts)
+
+
+def limits(table: Limits) -> Iterator[Fault]:
+    for key in ("allow_addresses", "deny_addresses"):
+        texts = getattr(table, key)
+        for index, text in enumerate(texts):
+            try:
+                parse_network(text)
+            except ValueError as error:
+                yield (key, index), str(error), ""
+        yield from twice(key, texts)
 
 
 def twice(key: str, texts: list[str]) -> Iterator[Fault]:
@@ -153,6 +164,7 @@ def known(path: Path, channel: str, channels: Iterable[str]) -> Iterator[Fault]:
 RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Server: server,
     Internal: internal,
+    Limits: limits,
     Key: key,
     JWKS: jwks,
     Auth: auth,

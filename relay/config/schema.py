@@ -86,11 +86,37 @@ class Limits(Table, frozen=True):
 
     max_connections: Annotated[Count, about("Connections in the whole process; further ones get 503.")] = 20000
     connections_per_address: Annotated[
-        Count, about("Connections from one address (IPv6: one /64 network); further ones get 429.")
+        Count, about("Connections from one address (IPv6: one network of ipv6_prefix bits); further ones get 429.")
     ] = 200
     connections_per_subject: Annotated[Count, about("WebSocket connections of one subject; further ones get 429.")] = 32
     handshakes_per_address: Annotated[float, about("New connections a second from one address.", ge=0)] = 50.0
     handshakes_burst: Annotated[Count, about("New connections one address may open at once.")] = 200
+    ipv6_prefix: Annotated[
+        int,
+        about("Bits of an IPv6 address that count as one address: what one subscriber gets.", ge=16, le=128),
+    ] = 64
+    allow_addresses: Annotated[
+        list[str],
+        about(
+            "Networks (CIDR) whose clients may connect; []: all. Of the networks an address is in, the smallest "
+            "decides, here or in deny_addresses."
+        ),
+    ] = items()
+    deny_addresses: Annotated[
+        list[str],
+        about("Networks (CIDR) whose clients are turned away before TLS; of the same network in both, this decides."),
+    ] = items()
+    auth_failures: Annotated[
+        Count,
+        about("Bad tokens from one address within auth_failures_window; then it has to wait, and gets 429 meanwhile."),
+    ] = 20
+    auth_failures_window: Annotated[
+        Seconds, about("Seconds over which bad tokens are counted. A good one forgives all.")
+    ] = 60.0
+    auth_backoff: Annotated[
+        Seconds, about("The first wait after too many bad tokens, seconds; each further bad token doubles it.")
+    ] = 1.0
+    auth_backoff_max: Annotated[Seconds, about("The longest such wait, seconds.")] = 300.0
     pending_handshakes: Annotated[
         Count,
         about("Connections not yet through TLS, request head and authentication; further ones wait in the kernel."),

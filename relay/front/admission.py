@@ -65,6 +65,10 @@ class Admission:
         refusal = None
         transport = None
         try:
+            if not self.state.rules.networks.allows(address):
+                counters.rejected["address_denied"] += 1  # not a word: it is not even told that this is a relay
+                await trio.lowlevel.checkpoint()
+                return
             try:
                 key = self.state.addresses.enter(address, trio.current_time())
             except Rejected as rejected:
@@ -177,7 +181,7 @@ class Admission:
         try:
             upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
             place = find_place(request, upgrade, self.state, self.services)
-            identity = await self._authenticate(upgrade)
+            identity = await self._authenticate(upgrade, http.remote)
             check_home(identity, place, self.services)
             session = find_session(identity, place, self.services) if place.session else None
             self._count_in(identity)
@@ -207,8 +211,19 @@ class Admission:
         self.state.links.add(link)
         return link, accept_response(upgrade, place.protocol.subprotocol), place.last
 
-    async def _authenticate(self, upgrade: Upgrade) -> Identity:
-        """Raises Rejected 401; 503 where keys could not be fetched in time."""
+    async def _authenticate(self, upgrade: Upgrade, address: str) -> Identity:
+        """Raises Rejected 401; 429 after too many bad tokens from one address."""
+        state = self.state
+        state.check_failures(address)
+        try:
+            identity = await self._verify(upgrade)
+        except Rejected as rejected:
+            state.not_authenticated(address, rejected.code)
+            raise
+        state.authenticated(address)
+        return identity
+
+    async def _verify(self, upgrade: Upgrade) -> Identity:
         rules = self.state.rules
         if upgrade.token is None:
             raise refuse("token_missing")

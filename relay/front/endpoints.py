@@ -112,9 +112,21 @@ class Pages:
         return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 
     async def _identity(self, request: Request) -> Identity:
+        """As at the handshake: who may not try tokens there may not try them here. Raises Rejected."""
+        state = self.state
+        await trio.lowlevel.checkpoint()
+        state.check_failures(request.remote)
+        try:
+            identity = await self._verify(request)
+        except Rejected as rejected:
+            state.not_authenticated(request.remote, rejected.code)
+            raise
+        state.authenticated(request.remote)
+        return identity
+
+    async def _verify(self, request: Request) -> Identity:
         rules = self.state.rules
         token = find_token(request, token_in_query=rules.config.auth.token_in_query)
-        await trio.lowlevel.checkpoint()
         if token is None:
             raise refuse("token_missing")
         try:
@@ -178,6 +190,7 @@ class Pages:
             started_at=self.state.started_at,
             ready=self.state.ready,
             log_lines_lost=lines_lost(),
+            addresses_waiting=self.state.failures.waiting(trio.current_time()),
         )
 
     def _count(self, status: int) -> None:

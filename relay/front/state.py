@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import trio
 
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig
 from relay.errors import ConfigError, ConfigProblem
+from relay.limits.addresses import Networks
 from relay.limits.buckets import Rate
 from relay.limits.counts import AddressLimits, Counts
+from relay.limits.failures import Failures
 from relay.net.jwks_fetch import JwksFetcher
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
@@ -37,6 +40,10 @@ WHOLE: dict[str, WireProtocol] = {
     "relay.v1.msgpack": RelayV1Msgpack(takes_parts=False),
 }
 """The same for clients that asked for whole messages (`?parts=0`)."""
+
+
+NO_GUESS: Final = frozenset({"token_missing", "token_expired", "token_not_yet_valid"})
+"""Refusals of tokens that are no attempt to guess or to forge one: an app that wakes up with an old token."""
 
 
 def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:
@@ -68,6 +75,7 @@ class Rules:
         else:
             self.verifier = Verifier(keys, config.auth)
         limits = config.limits
+        self.networks = Networks(limits.allow_addresses, limits.deny_addresses)
         self.engine = EngineLimits(
             limits.message_bytes,
             limits.fragments,
@@ -90,9 +98,22 @@ class State:
     certificates: Certificates | None
     addresses: AddressLimits
     subjects: Counts
+    failures: Failures
     draining: bool = False
     started_at: float = field(default_factory=time.time)
     links: set[Link] = field(default_factory=set)
+
+    def check_failures(self, address: str) -> None:
+        """Raises Rejected while an address has to wait after too many bad tokens."""
+        self.failures.check(self.addresses.key(address), trio.current_time())
+
+    def authenticated(self, address: str) -> None:
+        self.failures.succeeded(self.addresses.key(address))
+
+    def not_authenticated(self, address: str, code: str) -> None:
+        """A token was refused for `code`. What an issuer did sign, and what was no token at all, is no guess."""
+        if code not in NO_GUESS:
+            self.failures.failed(self.addresses.key(address), trio.current_time())
 
     @property
     def ready(self) -> bool:

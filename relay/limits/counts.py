@@ -6,19 +6,12 @@ the tables are empty.
 
 from __future__ import annotations
 
-import ipaddress
-from itertools import islice
 from typing import Final
 
 from relay.config import schema
 from relay.errors import Rejected
-from relay.limits.buckets import Bucket, Rate
-
-MAX_ADDRESSES: Final = 65536
-"""Handshake buckets kept at most; beyond it the older half is forgotten, which costs nobody a connection."""
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
-_FEW: Final = 1024
+from relay.limits.addresses import address_key
+from relay.limits.buckets import Buckets, Rate
 
 
 class Counts:
@@ -60,14 +53,17 @@ class Counts:
 class AddressLimits:
     """Connections of one address, and how fast it opens new ones.
 
-    An address is an IPv4 address or an IPv6 /64 network, which is what one subscriber gets.
+    An address is an IPv4 address or an IPv6 network of `ipv6_prefix` bits, which is what one subscriber gets.
     """
 
     def __init__(self, limits: schema.Limits) -> None:
         self._counts: Final = Counts(limits.connections_per_address)
-        self._rate = Rate(limits.handshakes_per_address, limits.handshakes_burst)
-        self._buckets: dict[str, Bucket] = {}
-        self._prune_at = _FEW
+        self._prefix = limits.ipv6_prefix
+        self._buckets = Buckets(Rate(limits.handshakes_per_address, limits.handshakes_burst))
+
+    def key(self, address: str) -> str:
+        """What an address counts as."""
+        return address_key(address, self._prefix)
 
     def enter(self, address: str, now: float) -> str:
         """Let one connection in. Returns its key, which `leave` wants back.
@@ -75,12 +71,9 @@ class AddressLimits:
         Raises Rejected 429 `too_many_handshakes` or `too_many_connections`, with `retry_after` in seconds. The second
         spends of the rate all the same: an address that is full may not knock without end either.
         """
-        key = address_key(address)
-        if self._rate.per_second:
-            bucket = self._buckets.get(key)
-            if bucket is None:
-                bucket = self._new_bucket(key, now)
-            wait = bucket.try_take(now)
+        key = self.key(address)
+        if self._buckets.rate.per_second:
+            wait = self._buckets.get(key, now).try_take(now)
             if wait:
                 raise Rejected(
                     429,
@@ -102,8 +95,8 @@ class AddressLimits:
     def adopt(self, limits: schema.Limits) -> None:
         """New limits, from now on; who is inside stays."""
         self._counts.limit = limits.connections_per_address
-        self._rate = Rate(limits.handshakes_per_address, limits.handshakes_burst)
-        self._buckets.clear()
+        self._prefix = limits.ipv6_prefix
+        self._buckets = Buckets(Rate(limits.handshakes_per_address, limits.handshakes_burst))
 
     def leave(self, key: str) -> None:
         """The connection that `enter` gave this key is gone. Raises KeyError when it was not inside."""
@@ -111,7 +104,7 @@ class AddressLimits:
 
     def prune(self, now: float) -> None:
         """Forget the addresses that have their whole burst again. Done by itself as the table grows."""
-        self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_full(now)}
+        self._buckets.prune(now)
 
     @property
     def connections(self) -> int:
@@ -120,32 +113,3 @@ class AddressLimits:
     def __len__(self) -> int:
         """Addresses remembered, for whatever reason, at most; what memory grows with."""
         return len(self._counts) + len(self._buckets)
-
-    def _new_bucket(self, key: str, now: float) -> Bucket:
-        if len(self._buckets) >= self._prune_at:
-            self.prune(now)
-            if len(self._buckets) > MAX_ADDRESSES // 2:
-                self._buckets = dict(islice(self._buckets.items(), len(self._buckets) // 2, None))  # the newer half
-            # Twice what had to stay: however many come, each entry is looked at a bounded number of times.
-            self._prune_at = max(_FEW, 2 * len(self._buckets))
-        bucket = self._buckets[key] = Bucket(self._rate)
-        return bucket
-
-
-def address_key(address: str) -> str:
-    """What an address counts as: itself for IPv4, its /64 network for IPv6; IPv4 within IPv6 is IPv4.
-
-    What is no IP address (the name of a Unix socket) stands for itself.
-    """
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv4Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    if ip in _NAT64:
-        return str(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-    network = ipaddress.IPv6Address(int(ip) >> 64 << 64)
-    return f"{network}%{ip.scope_id}/64" if ip.scope_id else f"{network}/64"

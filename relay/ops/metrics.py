@@ -42,6 +42,7 @@ class Gauges:
     loop_lag: float | None = None
     ready: bool | None = None
     log_lines_lost: int | None = None
+    addresses_waiting: int | None = None
 
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -130,6 +131,12 @@ TABLE: Final = (
         "WebSocket handshakes refused, by code.",
         lambda c, g: _each(c.rejected),
         ("code",),
+    ),
+    Entry(
+        "addresses_waiting",
+        "gauge",
+        "Addresses that have to wait because of too many bad tokens.",
+        lambda c, g: _one(g.addresses_waiting),
     ),
     Entry("connections", "gauge", "WebSocket connections now.", lambda c, g: _one(c.connections)),
     Entry(

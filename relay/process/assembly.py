@@ -21,6 +21,7 @@ from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.state import Rules, State, located
 from relay.limits.counts import AddressLimits, Counts
+from relay.limits.failures import Failures
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
 from relay.plugin.loader import build_router, load_plugins
@@ -89,7 +90,8 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     hub.router = build_router(plugins)
     hub.on_removed = requests.removed  # type: ignore[assignment]
     limits = config.limits
-    state = State(rules, certificates, AddressLimits(limits), Counts(limits.connections_per_subject))
+    subjects = Counts(limits.connections_per_subject)
+    state = State(rules, certificates, AddressLimits(limits), subjects, Failures(limits))
 
     def verify(token: str) -> Identity:
         """By the rules in force now: a reload swaps them."""

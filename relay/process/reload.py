@@ -75,6 +75,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     services.message_rate = rules.message_rate
     services.byte_rate = rules.byte_rate
     state.addresses.adopt(new.limits)
+    state.failures.adopt(new.limits)
     state.subjects.limit = new.limits.connections_per_subject
     keys.again(rules)
     parts.counters.reloads["ok"] += 1

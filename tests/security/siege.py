@@ -94,6 +94,10 @@ class RelayThread(RelayProcess):
         self.internal_port = running.internal_addresses[0][1]
         self._ready.set()
 
+    def reload(self) -> None:
+        """As SIGHUP does. Not from within the loop of Trio that asks."""
+        assert trio.from_thread.run_sync(self.server.reload, trio_token=self._token), "the reload was refused"
+
     async def standing(self) -> dict[str, int]:
         """What there is of everything that could be left behind."""
         tasks = await trio.to_thread.run_sync(partial(trio.from_thread.run_sync, _tasks, trio_token=self._token))

@@ -124,6 +124,15 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
         ("server.playground = 1", ":1: server.playground: expected true or false, got an integer"),
         ("limits.fragments = 1.0", ":1: limits.fragments: expected an integer, got a float"),
         ("limits.fragments = true", ":1: limits.fragments: expected an integer, got a boolean"),
+        (
+            "limits.deny_addresses = ['10.0.0.0/8', '192.0.2.1/24']",
+            ":1: limits.deny_addresses[1]: has bits set behind its prefix: 192.0.2.0/24 is the network it is in",
+        ),
+        (
+            "limits.allow_addresses = ['everybody']",
+            ":1: limits.allow_addresses[0]: neither an IP address nor a network such as 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        ("limits.allow_addresses = ['::1', '::1']", ":1: limits.allow_addresses: names the same one twice"),
         ("limits.slow_down = true", ":1: limits.slow_down: expected a number, got a boolean"),
         ("limits.slow_down = nan", ":1: limits.slow_down: must be finite"),
         ("limits.slow_down = inf", ":1: limits.slow_down: must be finite"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.limits.buckets import Bucket, Rate
+from relay.limits.buckets import MOST, Bucket, Buckets, Rate
 
 rates = st.builds(Rate, st.floats(0.1, 10_000.0), st.floats(1.0, 10_000.0))
 pauses = st.floats(0.0, 100.0) | st.sampled_from([0.0, 1e-9, 1e-3])
@@ -112,3 +112,76 @@ def test_who_is_slowed_down_as_told_keeps_to_the_rate(rate: Rate, steps: list[fl
         now += bucket.take(now, cost)
         total += cost
         assert total <= (rate.burst + rate.per_second * now) * (1 + 1e-9) + rate.per_second * 1e-4
+
+
+def test_a_key_has_one_bucket_however_many_hold_it_and_whatever_is_forgotten() -> None:
+    table = Buckets(Rate(1.0, 10.0))
+    held = table.hold("a", 0.0)
+    table.prune(0.0)  # it is full: it need not be kept
+    assert len(table) == 0
+    assert table.hold("a", 0.0) is held
+    assert table.get("a", 0.0) is held
+
+
+def test_who_leaves_and_comes_back_finds_what_was_spent() -> None:
+    table = Buckets(Rate(1.0, 10.0))
+    bucket = table.hold("a", 0.0)
+    table.prune(0.0)
+    bucket.take(0.0, 10.0)
+    table.let_go("a", bucket, 0.0)
+    del bucket
+    assert table.hold("a", 1.0).try_take(1.0, 2.0) == pytest.approx(1.0)
+
+
+def test_what_is_full_again_is_forgotten() -> None:
+    table = Buckets(Rate(1.0, 10.0))
+    for n in range(100):
+        bucket = table.hold(str(n), 0.0)
+        bucket.take(0.0, 5.0)
+        table.let_go(str(n), bucket, 0.0)
+    del bucket
+    table.prune(4.0)
+    assert len(table) == 100
+    table.prune(5.0)
+    assert len(table) == len(table._held) == 0
+
+
+def test_a_flood_of_keys_costs_the_older_half() -> None:
+    table = Buckets(Rate(1.0, 10.0))
+    for n in range(MOST + 2000):
+        table.get(str(n), 0.0).take(0.0, 5.0)
+        assert len(table) <= MOST
+    assert len(table) > MOST // 4
+    assert table.get(str(MOST + 1999), 0.0).try_take(0.0, 6.0) > 0.0
+
+
+@given(
+    rates,
+    st.lists(st.tuples(pauses, st.integers(0, 6), costs, st.sampled_from(["take", "hold", "let go", "prune"]))),
+)
+def test_no_key_gets_more_than_its_rate_from_a_table_that_forgets(
+    rate: Rate, steps: list[tuple[float, int, float, str]]
+) -> None:
+    """Whoever comes and goes, and whatever is pruned between: in every window, each key keeps to burst and rate."""
+    table, now = Buckets(rate), 0.0
+    held: dict[str, Bucket] = {}
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for pause, number, cost, what in steps:
+        now += pause
+        key = str(number)
+        if what == "hold":
+            held[key] = table.hold(key, now)
+        elif what == "let go" and key in held:
+            table.let_go(key, held.pop(key), now)
+        elif what == "prune":
+            table.prune(now)
+        elif (held.get(key) or table.get(key, now)).try_take(now, cost) == 0.0:
+            taken.setdefault(key, []).append((now, cost))
+        assert len(table) <= 7
+    for moments in taken.values():
+        for first in range(len(moments)):
+            amount = 0.0
+            for at, cost in moments[first:]:
+                amount += cost
+                allowed = rate.burst + rate.per_second * (at - moments[first][0])
+                assert amount <= allowed + rate.per_second * 1e-5 + 1e-6 * allowed

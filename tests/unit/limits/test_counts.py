@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from relay.config import schema
 from relay.errors import Rejected
-from relay.limits.counts import MAX_ADDRESSES, AddressLimits, Counts, address_key
+from relay.limits.addresses import address_key
+from relay.limits.buckets import MOST
+from relay.limits.counts import AddressLimits, Counts
 
 
 def test_no_more_than_the_limit_are_inside() -> None:
@@ -138,9 +140,9 @@ def test_passing_addresses_do_not_fill_the_memory() -> None:
 
 def test_not_even_a_flood_from_everywhere_at_once_fills_the_memory() -> None:
     one = limits()
-    for n in range(MAX_ADDRESSES + 2000):
+    for n in range(MOST + 2000):
         one.leave(one.enter(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0))
-    assert MAX_ADDRESSES // 4 < len(one) <= MAX_ADDRESSES
+    assert MOST // 4 < len(one) <= MOST
 
 
 def test_an_address_that_was_pruned_has_no_more_than_its_burst() -> None:

@@ -28,6 +28,7 @@ FULL = Gauges(
     loop_lag=0.002,
     ready=True,
     log_lines_lost=0,
+    addresses_waiting=0,
 )
 
 
