@@ -35,7 +35,7 @@ class Counters:
     __slots__ = (
         "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes",
         "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls",
-        "refused", "rejected", "reloads", "slowed", "tls_failures", "urgent_delays", "urgent_late", "writes",
+        "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays", "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,4 +64,7 @@ class Counters:
             Delays
         )  # what urgent messages waited for their turn, by channel
         self.urgent_late: dict[str, int] = defaultdict(int)  # those that waited longer than outbox.urgent_p99_ms
+        self.tokens: dict[str, int] = defaultdict(
+            int
+        )  # of live sessions: renewed, refused, read_only, expired, revoked
         self.reloads: dict[str, int] = defaultdict(int)  # by outcome: ok, failed

@@ -59,17 +59,18 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Joined(Said, tag="joined", frozen=True):
-    """A subject has come into a room."""
+    """A subject has come into a room; one's own: a renewed token has put one there."""
 
     room: str
     subject: str
 
 
 class Left(Said, tag="left", frozen=True):
-    """A subject has left a room; one's own: one was put out of it."""
+    """A subject has left a room; one's own: one was put out of it, for that `reason`."""
 
     room: str
     subject: str
+    reason: str = ""
 
 
 class Gap(Said, tag="gap", frozen=True, rename={"first": "from", "last": "to"}):

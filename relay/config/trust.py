@@ -99,6 +99,26 @@ class Auth(Table, frozen=True):
     ] = ""
     leeway: Annotated[float, about("Seconds of clock difference forgiven in exp and nbf.", ge=0, le=300)] = 10.0
     max_lifetime: Annotated[Seconds, about("Longest exp - now accepted, seconds; 0: any.")] = 0.0
+    expiring_notice: Annotated[
+        Seconds,
+        about(
+            "Seconds before its token ends that a relay.v1 client is told (`expiring`); a quarter of the time left "
+            "where that is less; 0: it is not told."
+        ),
+    ] = 60.0
+    grace: Annotated[
+        Seconds, about("Seconds after exp, and leeway, that a live session goes on as before, to be renewed.")
+    ] = 0.0
+    on_expiry: Annotated[
+        Literal["close", "read_only"],
+        about(
+            "What becomes of a session whose token has expired, once grace is over: close it (4401), or let it hear "
+            "its rooms, but not publish, call or join, until it is renewed."
+        ),
+    ] = "close"
+    read_only_for: Annotated[
+        Seconds, about("With on_expiry 'read_only': seconds after which the session is closed (4401); 0: never.")
+    ] = 300.0
     token_in_query: Annotated[
         bool, about("Also take the token from ?token=…; it will be in the access logs of proxies.")
     ] = False

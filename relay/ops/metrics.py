@@ -206,6 +206,13 @@ TABLE: Final = (
         lambda c, g: _pairs(c.dropped),
         ("channel", "reason"),
     ),
+    Entry(
+        "session_tokens",
+        "counter",
+        "What became of tokens on live sessions: renewed, refused, read_only, expired, revoked.",
+        lambda c, g: _each(c.tokens),
+        ("outcome",),
+    ),
     # Rooms.
     Entry("rooms", "gauge", "Open rooms on this node.", lambda c, g: _one(g.rooms)),
     Entry("memberships", "gauge", "Connections in rooms; one in two rooms counts twice.", lambda c, g: _one(g.members)),

@@ -55,7 +55,7 @@ class Recorder:
     def joined(self, room: str, subject: str) -> bytes | None:
         return self._say(("joined", room, subject), 0)
 
-    def left(self, room: str, subject: str) -> bytes | None:
+    def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
         return self._say(("left", room, subject), 0)
 
     # What a session says; there is none in a test of a plugin.

@@ -29,7 +29,7 @@ from relay.plugin.supervisor import Supervised, supervise
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.hub import Hub
 from relay.session import requests
-from relay.session.services import Services
+from relay.session.services import KeyFetch, Services
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
 
@@ -112,4 +112,10 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         rules.byte_rate,
         __version__,
     )
+
+    def key_fetch() -> KeyFetch | None:
+        fetcher = state.rules.fetcher
+        return None if fetcher is None else fetcher.wait_for_kid
+
+    services.key_fetch = key_fetch
     return Assembly(config, counters, channels, hub, watchdog, plugins, state, services)

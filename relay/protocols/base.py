@@ -28,11 +28,14 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True, gc=False):
+    """`announce`: nobody asked for it, so the client is told that it is in the room now."""
+
     room: str
     id: RequestId = None
     since: Position | None = None
     last: int = 0
     members: bool = False
+    announce: bool = False
 
 
 class Leave(msgspec.Struct, frozen=True, gc=False):
@@ -155,7 +158,9 @@ class WireProtocol(Protocol):
     def error(self, request: RequestId, refused: Refused) -> bytes | None: ...
     def pong(self, request: RequestId) -> bytes | None: ...
     def joined(self, room: str, subject: str) -> bytes | None: ...
-    def left(self, room: str, subject: str) -> bytes | None: ...
+    def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
+        """`reason` is for who was put out."""
+
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None: ...
     def expiring(self, seconds: float) -> bytes | None: ...
     def bye(self, reason: CloseReason) -> bytes | None: ...

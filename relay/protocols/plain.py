@@ -58,7 +58,7 @@ class Plain:
     def joined(self, room: str, subject: str) -> None:
         return None
 
-    def left(self, room: str, subject: str) -> None:
+    def left(self, room: str, subject: str, reason: str = "") -> None:
         return None
 
     def gap(self, room: str, first: int, last: int, reason: str) -> None:

@@ -310,8 +310,9 @@ class _RelayV1(ABC, Generic[Codec]):
     def joined(self, room: str, subject: str) -> bytes:
         return self._frame({"t": "joined", "room": room, "subject": subject})
 
-    def left(self, room: str, subject: str) -> bytes:
-        return self._frame({"t": "left", "room": room, "subject": subject})
+    def left(self, room: str, subject: str, reason: str = "") -> bytes:
+        answer = {"t": "left", "room": room, "subject": subject}
+        return self._frame({**answer, "reason": reason} if reason else answer)
 
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes:
         return self._frame({"t": "gap", "room": room, "from": first, "to": last, "reason": reason})

@@ -74,14 +74,14 @@ class Hub:
             del self.rooms[room.name]
             room.handler.freed(room)
 
-    def join(self, peer: Peer, room: Room, *, may_publish: bool) -> Membership:
-        """Puts a peer into a room; both maps. Raises Refused("already_joined", "too_many_members")."""
+    def join(self, peer: Peer, room: Room, *, may_publish: bool, may_see: bool = True) -> Membership:
+        """Puts a peer into a room; both maps. Raises Refused("already_joined", "room_full")."""
         if peer in room.members:
             raise Refused("already_joined")
         rule = room.rule
         if rule.max_members and len(room.members) >= rule.max_members:
             raise Refused("room_full", "the room is full", setting=f"plugins.{rule.plugin}.max_members")
-        membership = Membership(room, may_publish)
+        membership = Membership(room, may_publish, may_see)
         count = room.subjects.get(peer.subject, 0)
         if rule.presence and not count and len(room.members) < PRESENCE_EVENTS_UP_TO:
             self._tell_presence(room, peer, joined=True)
@@ -188,10 +188,10 @@ class Hub:
             peer.outbox.put_parts(index, parts, message)
 
     def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
-        index = room.rule.channel
+        index, members = room.rule.channel, room.members
         for protocol, audience in room.audience.items():
             told = protocol.joined(room.name, who.subject) if joined else protocol.left(room.name, who.subject)
             if told is not None:
                 for peer, outbox in audience.items():
-                    if peer is not who:
+                    if peer is not who and members[peer].may_see:
                         outbox.put(index, told)

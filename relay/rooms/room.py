@@ -51,14 +51,18 @@ class RoomRule:
 
 
 class Membership:
-    """One peer in one room: what it may do there, decided once, when it joined."""
+    """One peer in one room: what it may do there, decided when it joined, and again when its token is renewed or ends.
 
-    __slots__ = ("live", "may_publish", "room")
+    `may_see`: it is told who comes and goes, in rooms that tell it.
+    """
 
-    def __init__(self, room: Room, may_publish: bool) -> None:
+    __slots__ = ("live", "may_publish", "may_see", "room")
+
+    def __init__(self, room: Room, may_publish: bool, may_see: bool = True) -> None:
         self.live = True  # until it leaves
         self.room = room
         self.may_publish = may_publish
+        self.may_see = may_see
 
 
 class Room:

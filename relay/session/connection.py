@@ -100,7 +100,7 @@ class Connection:
         services, config = self.services, self.services.config
         limits = config.limits
         services.sessions[self.session] = self
-        self.credentials.watch()
+        self.credentials.start()
         self.answer(
             self.protocol.hello(
                 Hello(
@@ -194,10 +194,8 @@ class Connection:
             requests.publish_from_outside(self, command)
             return
         if not membership.may_publish:
-            if self.home:
-                self.close(CloseReason(CloseCode.FORBIDDEN, "your token does not let you publish in this room"))
-                return
-            raise self._refusal(command.id, "forbidden", "your token does not let you publish in this room")
+            self._may_not_publish(command)
+            return
         room = membership.room
         message = self.said(command)
         handler = room.handler
@@ -213,6 +211,24 @@ class Connection:
             refused.request = command.id
             raise
         self.ok(command.id, {"offset": room.offset})
+
+    def _may_not_publish(self, command: Publish) -> None:
+        """Refuses what is published in a room that is only heard; in its only room a client is told by the end. Raises
+        Refused.
+        """
+        if not self.credentials.read_only:
+            why = "your token does not let you publish in this room"
+            if self.home:
+                self.close(CloseReason(CloseCode.FORBIDDEN, why))
+                return
+            refused = Refused("forbidden", why)
+        else:
+            refused = self.credentials.lapsed()
+            if self.bare:
+                self.close(CloseReason(CloseCode.UNAUTHORIZED, refused.message, refused.setting))
+                return
+        refused.request = command.id
+        raise refused
 
     def said(self, command: Publish) -> Message:
         """The message a publish stands for."""
@@ -309,11 +325,6 @@ class Connection:
             if room:
                 why = f"channels.{channel}.capacity" if reason == "overflow" else reason
                 self.answer(self.protocol.gap(room, drop.first, drop.last, why))
-
-    def _refusal(self, request: RequestId, code: str, why: str) -> Refused:
-        refused = Refused(code, why)
-        refused.request = request
-        return refused
 
     # Work that waits.
 

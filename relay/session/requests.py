@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KNOWN_CODES: Final = frozenset(ERROR_CODES)
 MOST_MEMBERS: Final = 1000  # subjects listed in one answer
 MOST_MESSAGES: Final = 1000  # messages of history in one answer
+UNGRANTED: Final = "your new token does not grant this room"
 
 
 def check_channel(connection: Connection, channel: str, request: RequestId) -> None:
@@ -41,6 +42,7 @@ def join(connection: Connection, command: Join, *, at_start: bool = False) -> No
     name = command.room
     if _waits(connection, name, command):
         return
+    connection.credentials.check()
     grants = connection.identity.grants
     limits = connection.services.config.limits
     if problem := check_room_name(name, limits.room_name_bytes):
@@ -78,6 +80,8 @@ def _join_later(connection: Connection, command: Join, room: Room) -> None:
             await room.handler.later("on_join", room, connection)
             if connection.closing is None:
                 _joined(connection, command, room)
+                if not connection.identity.grants.may_join(name):  # it was renewed while the plugin thought
+                    room.kick(connection, UNGRANTED)
         except Refused as refused:
             if command.id is None:
                 connection.join_refused(name, refused)
@@ -93,8 +97,11 @@ def _join_later(connection: Connection, command: Join, room: Room) -> None:
 
 def _joined(connection: Connection, command: Join, room: Room) -> None:
     grants = connection.identity.grants
-    connection.hub.join(connection, room, may_publish=grants.may_publish(room.name))
+    may_see = not room.rule.presence or grants.may_see(room.name)
+    connection.hub.join(connection, room, may_publish=connection.credentials.may_publish(room.name), may_see=may_see)
     if command.id is None:  # joined by its address or its token: there is no request to answer
+        if command.announce:
+            connection.answer(connection.protocol.joined(room.name, connection.subject))
         if command.last and grants.may_read_history(room.name):
             for message in _remembered(connection, room, None, command.last)["messages"]:
                 connection.outbox.put(room.rule.channel, connection.protocol.message(message), message)
@@ -199,7 +206,7 @@ def later_in(connection: Connection, room: Room, channel: str | None, job: Job) 
 def removed(connection: Connection, room: Room, why: str) -> None:
     """A plugin, or a new token, takes the connection out of a room."""
     depart(connection, room)
-    connection.answer(connection.protocol.left(room.name, connection.subject))
+    connection.answer(connection.protocol.left(room.name, connection.subject, why))
     connection.answer(
         connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}"))
     )
@@ -215,6 +222,8 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
         refusal = Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
     elif connection.home:
         refusal = Refused("not_joined")
+    elif connection.credentials.read_only:
+        refusal = connection.credentials.lapsed()
     elif not connection.identity.grants.may_publish(name):
         refusal = Refused("forbidden", "your token does not let you publish in this room")
     if refusal is not None:
@@ -241,6 +250,7 @@ def call(connection: Connection, command: Call) -> None:
     name = command.room
     if _waits(connection, name, command):
         return
+    connection.credentials.check()
     if not connection.identity.grants.may_call(name):
         raise Refused("forbidden", "your token does not let you call this room's plugin")
     room = _joined_room(connection, name)
@@ -296,6 +306,18 @@ def ping(connection: Connection, command: Ping) -> None:
 
 def renew(connection: Connection, command: Auth) -> None:
     connection.credentials.renew(command)
+
+
+def regrant(connection: Connection) -> None:
+    """The token is another one: rooms it does not grant are left, and in the others it decides what may be done."""
+    grants = connection.identity.grants
+    for membership in list(connection.hub.memberships(connection).values()):
+        room = membership.room
+        if grants.may_join(room.name):
+            membership.may_publish = connection.credentials.may_publish(room.name)
+            membership.may_see = not room.rule.presence or grants.may_see(room.name)
+        else:
+            room.kick(connection, UNGRANTED)
 
 
 def _joined_room(connection: Connection, name: str) -> Room:

@@ -5,9 +5,9 @@ Not here: anything about one connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from relay.auth.tokens import Identity
 from relay.config.schema import Config
@@ -20,6 +20,9 @@ from relay.session.work import Spawn
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
+
+KeyFetch: TypeAlias = Callable[[str | None], Awaitable[bool]]
+"""Waits until the key of that id is known, True; False: it is not to be had."""
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class Services:
     version: str
     closed: Callable[[str], None] = lambda subject: None
     """Told the subject of every connection that has ended."""
+    key_fetch: Callable[[], KeyFetch | None] = lambda: None
+    """How a key that a token names, and nobody knows yet, can be had; None: there is nobody to ask."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
     producer: Connection | None = None

@@ -47,6 +47,7 @@ def counted() -> Counters:
     counters.plugin_refusals["chat"] = 8
     counters.plugin_stalls["chat"] = 9
     counters.reloads["ok"] = 10
+    counters.tokens["renewed"] = 12
     counters.urgent_late["urgent"] = 11
     counters.urgent_delays["urgent"].add(0.004)
     return counters

@@ -32,8 +32,8 @@ class Counting(Recorder):
     def joined(self, room: str, subject: str) -> bytes | None:
         return None if self.silent else super().joined(room, subject)
 
-    def left(self, room: str, subject: str) -> bytes | None:
-        return None if self.silent else super().left(room, subject)
+    def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
+        return None if self.silent else super().left(room, subject, reason)
 
 
 class Notes:

@@ -1,4 +1,4 @@
-"""The life of a connection: plain mode, its end, its token, and whom it tells."""
+"""The life of a connection: plain mode, its end, and whom it tells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from relay.errors import CloseCode, CloseReason
 from relay.protocols.plain import Plain
 from tests.unit.protocols.table import JSON
-from tests.unit.session.kit import Client, House, identity, open_house, settings
+from tests.unit.session.kit import Client, House, open_house, settings
 from tests.unit.session.plugins import Quick, Slow
 
 PLUGINS: dict[str, Any] = {"q": (Quick, {"history": 5, "presence": True}), "s": (Slow, {"history": 5})}
@@ -179,89 +179,6 @@ async def test_a_plugin_may_close_a_connection() -> None:
         ann.say(t="publish", room="q:a", data="close me")
         assert ann.closed is not None
         assert (ann.closed.code, ann.closed.reason) == (CloseCode.NORMAL, "done")
-
-
-# The token's life.
-
-
-async def test_a_connection_ends_when_its_token_does(autojump_clock: MockClock) -> None:
-    async with open_house(PLUGINS, settings(auth={"leeway": 5.0})) as house:
-        ann = house.client(expires_in=60)
-        await trio.sleep(64.9)
-        assert ann.closed is None
-        await trio.sleep(0.2)
-        assert ann.closed is not None
-        assert ann.closed.code == CloseCode.UNAUTHORIZED
-
-
-async def test_a_token_that_has_expired_already_ends_at_once() -> None:
-    async with open_house(PLUGINS, settings(auth={"leeway": 0.0})) as house:
-        ann = house.client(expires_in=-1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert ann.closed is not None
-
-
-async def test_a_wall_clock_that_was_set_back_gives_more_time(autojump_clock: MockClock) -> None:
-    async with open_house(PLUGINS, settings(auth={"leeway": 0.0})) as house:
-        ann = house.client(expires_in=60)
-        wall = house.services.wall
-        house.services.wall = lambda: wall() - 30
-        await trio.sleep(61)
-        assert ann.closed is None
-        await trio.sleep(30)
-        assert ann.closed is not None
-
-
-async def test_a_new_token_gives_more_time_and_other_grants(autojump_clock: MockClock) -> None:
-    async with open_house(PLUGINS, settings(auth={"leeway": 0.0})) as house:
-        ann = house.client("ann", expires_in=60)
-        for room in ("q:a", "q:b"):
-            ann.join(room)
-        grants = {"join": ["q:a", "q:c"], "publish": []}
-        house.tokens["new"] = identity("ann", grants, 3600)
-        await trio.sleep(50)
-        ann.heard()
-        ann.say(t="auth", token="new", id=1)
-        left, removed, ok = ann.heard()
-        assert left == {"t": "left", "room": "q:b", "subject": "ann"}
-        assert (removed["code"], removed["id"]) == ("forbidden", None)
-        assert ok == {"t": "ok", "id": 1, "expires": house.tokens["new"].expires}
-        assert house.plugin("q").log[-2:] == [("leave", "ann"), ("empty", "q:b")]
-        assert ann.refused(t="publish", room="q:a", data=1)[0] == "forbidden"
-        ann.join("q:c")
-        await trio.sleep(1000)
-        assert ann.closed is None
-        await trio.sleep(3000)
-        assert ann.closed is not None
-
-
-async def test_a_new_token_that_no_longer_grants_the_home_ends_the_connection() -> None:
-    async with open_house(PLUGINS) as house:
-        ann = house.client("ann", home="q:a")
-        house.tokens["new"] = identity("ann", {"join": ["q:b"]})
-        ann.say(t="auth", token="new", id=1)
-        assert ann.closed is not None
-        assert ann.closed.code == CloseCode.FORBIDDEN
-
-
-@pytest.mark.parametrize(("token", "code"), [("bad", "unauthorized"), ("bobs", "forbidden")])
-async def test_a_new_token_that_is_no_good_changes_nothing(token: str, code: str) -> None:
-    async with open_house(PLUGINS) as house:
-        house.tokens["bobs"] = identity("bob")
-        ann = house.client("ann")
-        ann.join("q:a")
-        before = ann.connection.identity
-        assert ann.refused(t="auth", token=token)[0] == code
-        assert ann.connection.identity is before
-        assert set(house.hub.memberships(ann.connection)) == {"q:a"}
-
-
-async def test_a_connection_that_is_gone_leaves_no_deadline_behind() -> None:
-    async with open_house(PLUGINS) as house:
-        before = house.services.timers.next()
-        ann = house.client(expires_in=60)
-        ann.connection.lost()
-        assert house.services.timers.next() == before
 
 
 # Asynchronous hooks.

@@ -265,7 +265,7 @@ async def test_who_is_kicked_is_told_and_the_plugin_hears_it_left() -> None:
         ann, bob = await together(house)
         ann.say(t="publish", room="q:a", data="kick me")
         left, error = ann.heard()
-        assert left == {"t": "left", "room": "q:a", "subject": "ann"}
+        assert left == {"t": "left", "room": "q:a", "subject": "ann", "reason": "as you wish"}
         assert (error["code"], error["message"]) == ("forbidden", "as you wish")
         assert bob.heard() == [{"t": "left", "room": "q:a", "subject": "ann"}]
         assert house.plugin("q").log[-1] == ("leave", "ann")
