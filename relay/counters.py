@@ -33,9 +33,10 @@ class Counters:
     """One object for the process. Everything only grows, but for `connections` and `pending`, which are gauges."""
 
     __slots__ = (
-        "accepted", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped", "handshakes",
-        "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls",
-        "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays", "urgent_late", "writes",
+        "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped",
+        "handshakes", "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals",
+        "plugin_stalls", "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays",
+        "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Counters:
         self.pending = 0  # gauge: not yet through TLS, head and authentication
         self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, eof
         self.http_requests: dict[int, int] = defaultdict(int)  # by status, WebSocket refusals not included
+        self.api_requests: dict[tuple[str, int], int] = defaultdict(int)  # by (route, status)
         self.handshakes = 0  # WebSocket handshakes answered with 101
         self.rejected: dict[str, int] = defaultdict(int)  # handshakes refused, by code
         self.connections = 0  # gauge: WebSocket connections now

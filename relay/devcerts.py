@@ -1,4 +1,5 @@
-"""Certificates for development: an authority for this machine alone, a server certificate, and a secret for tokens.
+"""Certificates for development: an authority for this machine alone, a server certificate, a secret for tokens and a
+key for the API.
 
 Not here: anything for production. The one rule: trusting `ca.pem` costs nothing. The authority may sign for this
 machine's names and addresses only (RFC 5280 section 4.2.1.10), and its private key is thrown away as soon as it has
@@ -51,6 +52,7 @@ class DevCertificates:
     certificate: Path  # server.pem: the server certificate, then the authority's
     key: Path  # server-key.pem, mode 0600
     token_secret: Path  # token-secret, mode 0600
+    api_key: Path  # api-key, mode 0600: a key of the relay's API
     hosts: tuple[str, ...]  # what the server certificate is for
     expires: datetime
     renewed: bool
@@ -63,21 +65,23 @@ def make_dev_certificates(
 
     The certificate is for localhost, this machine's name, 127.0.0.1, ::1 and `hosts` (names, `*.` names, addresses). It
     is made anew when it expires within 7 days, or is damaged, or when `hosts` are given and are others than before. The
-    token secret is made once. Raises ValueError for a host that is neither name nor address, OSError for the files.
+    token secret and the API's key are made once. Raises ValueError for a host that is neither name nor address, OSError
+    for the files.
     """
     now = now or datetime.now(UTC)
     wanted = _wanted(hosts or ())
     folder.mkdir(parents=True, exist_ok=True)
     paths = (folder / "ca.pem", folder / "server.pem", folder / "server-key.pem")
-    secret = folder / "token-secret"
-    if not secret.exists():
-        text = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
-        _write(secret, text, private=True)
+    secret, api_key = folder / "token-secret", folder / "api-key"
+    for file in (secret, api_key):
+        if not file.exists():
+            text = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
+            _write(file, text, private=True)
     leaf = _good(*paths, now)
     renewed = leaf is None or not _covers(_hosts_of(leaf), wanted, exactly=hosts is not None)
     if leaf is None or renewed:
         leaf = _make(*paths, wanted, now)
-    return DevCertificates(*paths, secret, tuple(_hosts_of(leaf)), leaf.not_valid_after_utc, renewed)
+    return DevCertificates(*paths, secret, api_key, tuple(_hosts_of(leaf)), leaf.not_valid_after_utc, renewed)
 
 
 def _wanted(hosts: Iterable[str]) -> list[str]:

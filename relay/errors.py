@@ -65,6 +65,8 @@ class Refused(RelayError):
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
         self.request: int | str | None = None  # the id of the refused request, where a protocol could still read it
+        self.room = ""  # which room it was about, and which plugin said no, for the relay's own notes
+        self.plugin = ""
         self.message = message or ERROR_CODES.get(code, code)
         self.retry_after = retry_after
         self.setting = setting

@@ -23,6 +23,7 @@ from relay import __version__
 from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.admission import Admission
+from relay.front.api_routes import make_api
 from relay.front.endpoints import Pages, serve_internal
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
 from relay.net.poller import make_poller
@@ -86,7 +87,7 @@ class Server:
                 sock.close()
             raise
         poller = make_poller(config.server.poller, trio.current_time)
-        pages = Pages(self.state, self.counters, self.hub)
+        pages = Pages(self.state, self.counters, self.hub, make_api(self.state, self.services))
         admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
         running = Running([_name(sock) for sock in public], [_name(sock) for sock in internal], self)
         with self.parts.watchdog:

@@ -44,7 +44,8 @@ def certs(context: click.Context) -> None:
     help="A further name or address the certificate is for, beside localhost and this machine's name. May be repeated.",
 )
 def certs_dev(folder: Path, host: tuple[str, ...]) -> None:
-    """Make an authority, a server certificate and a token secret, where they are missing or about to expire.
+    """Make an authority, a server certificate, a token secret and a key for the API, where they are missing or about
+    to expire.
 
     The authority may sign for this machine's names only, and its private key is thrown away at once.
     """
@@ -54,6 +55,7 @@ def certs_dev(folder: Path, host: tuple[str, ...]) -> None:
         made.certificate: f"for {', '.join(made.hosts)}; until {made.expires:%Y-%m-%d}",
         made.key: "its private key",
         made.token_secret: "the secret that signs development tokens",
+        made.api_key: "a key of the API (internal.api_keys_file)",
     }
     width = max(len(str(path)) for path in about)
     for path, text in about.items():

@@ -83,6 +83,8 @@ def adjusted(loaded: LoadedConfig, made: DevCertificates, wishes: Wishes) -> Loa
     config = loaded.config
     server = changed(config.server, playground=True, listen=_listen(config.server.listen, wishes))
     internal = config.internal
+    if not (internal.api_keys or internal.api_keys_file):
+        internal = changed(internal, api_keys_file=str(made.api_key.absolute()))
     if wishes.port is not None and internal.listen:  # a second relay on this machine: 9090 is taken
         internal = changed(internal, listen=["127.0.0.1:0"])
     tls, auth = config.tls, config.auth
@@ -117,6 +119,7 @@ def announce(running: Running, loaded: LoadedConfig, made: DevCertificates, wish
         ca_file=_near(made.authority),
         new=made.renewed,
         internal=[f"http://{_bracketed(name)}:{port}" for name, port in running.internal_addresses[:1]],
+        api_key=_near(loaded.resolve(config.internal.api_keys_file)) if config.internal.api_keys_file else "",
     )
     for line in introduction(place):
         click.echo(line)
@@ -132,6 +135,7 @@ class Place:
     ca_file: str
     new: bool
     internal: list[str]
+    api_key: str = ""
 
     @property
     def https(self) -> str:
@@ -147,6 +151,8 @@ def introduction(place: Place) -> list[str]:
     python, relay = _commands()
     ca = shlex.quote(place.ca_file)
     curl = f"curl --cacert {ca}" if place.secure else "curl"
+    key = shlex.quote(place.api_key)
+    internal = place.internal if place.api_key else []
     client = "" if place.authority == "localhost:8443" else f" --url {place.wss}/ws"
     if place.secure and place.ca_file != str(Path(FOLDER, "ca.pem")):
         client += f" --ca-file {ca}"
@@ -158,6 +164,11 @@ def introduction(place: Place) -> list[str]:
     return [
         _title(f"The relay is at {place.https}"),
         *(f"metrics and health: {address}/metrics" for address in place.internal),
+        *(
+            f"API, with the key in {place.api_key}: {address}/api/v1/info"
+            for address in place.internal
+            if place.api_key
+        ),
         "",
         _title("Playground: open it in two tabs"),
         f"{place.https}/#token={place.token}",
@@ -169,6 +180,7 @@ def introduction(place: Place) -> list[str]:
         _title("curl"),
         f'{curl} -H "Authorization: Bearer $RELAY_TOKEN" {place.https}/auth/check',
         f"{curl} {place.https}/",
+        *(f'curl -H "Authorization: Bearer $(cat {key})" {address}/api/v1/connections' for address in internal),
         "",
         _title("JavaScript, in the console of the playground page"),
         'token = new URLSearchParams(location.hash.slice(1)).get("token")',

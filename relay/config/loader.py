@@ -193,6 +193,10 @@ def check_files(loaded: LoadedConfig) -> list[ConfigProblem]:
                 read_secret(loaded, key)
             except ConfigError as error:
                 problems += error.problems
+    try:
+        read_api_keys(loaded)
+    except ConfigError as error:
+        problems += error.problems
     for name, text, hint in files:
         try:
             if not read_start(loaded.resolve(text)):
@@ -227,6 +231,35 @@ def read_secret(loaded: LoadedConfig, key: Key) -> bytes:
     else:
         return secret
     raise ConfigError([ConfigProblem(loaded.where(name), name, what)])
+
+
+def read_api_keys(loaded: LoadedConfig) -> list[str]:
+    """All keys of the API: those of the setting, and the lines of their file but for empty ones and those with a #.
+
+    Raises ConfigError where the file cannot be read, or a line is no key.
+    """
+    keys = list(loaded.config.internal.api_keys)
+    text = loaded.config.internal.api_keys_file
+    if not text:
+        return keys
+    name, path = "internal.api_keys_file", loaded.resolve(text)
+    try:
+        data = read_start(path)
+        lines = data.decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError([unreadable(loaded, name, text, error, "`relay certs dev` makes one")]) from None
+    problems = [] if len(data) < MAX_SECRET_BYTES else [ConfigProblem(loaded.where(name), name, f"{path} is too long")]
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        keys.append(line)
+        if problem := rules.bad_api_key(line):
+            problems.append(ConfigProblem(f"{path}:{number}", name, f"the key {problem}"))
+    if not keys and not problems:
+        problems.append(ConfigProblem(loaded.where(name), name, f"{path} holds no key"))
+    if problems:
+        raise ConfigError(problems)
+    return keys
 
 
 def read_start(path: Path) -> bytes:

@@ -56,7 +56,7 @@ secret.
 
 **Reload.** On SIGHUP the relay reads the file, the certificates and the keys again. If anything is wrong with them, it
 says so in the log and goes on with what it had. Changes in `[server]`, `[internal]`, `[channels]`, `[outbox]`,
-`[supervision]` and `[plugins]` wait for the next start; the log names the tables concerned.
+`[supervision]` and `[plugins]` wait for the next start, the keys of the API excepted; the log names the tables.
 
 Sizes are in bytes, times in seconds. Texts follow TOML: in double quotes a backslash is written twice, in single
 quotes once.

@@ -23,6 +23,9 @@ Fault: TypeAlias = tuple[Path, str, str]
 SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """Least length of an HMAC secret: that of the hash (RFC 7518 section 3.2)."""
 
+API_KEY_BYTES: Final = 16
+"""Least length of a key of the API."""
+
 # What an origin may look like at all (RFC 6454 section 6.2); the usual slip is a slash at its end.
 ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
 SECRET_SOURCES: Final = ("secret", "secret_file")
@@ -37,6 +40,18 @@ def server(table: Server) -> Iterator[Fault]:
 
 def internal(table: Internal) -> Iterator[Fault]:
     yield from addresses(table.listen)
+    for index, key in enumerate(table.api_keys):
+        if problem := bad_api_key(key):
+            yield ("api_keys", index), problem, f"like that of `openssl rand -hex {API_KEY_BYTES}`"
+
+
+def bad_api_key(key: str) -> str | None:
+    """Why a key of the API is none, as the end of a sentence; None when it is one. Never quotes it."""
+    if len(key) < API_KEY_BYTES:
+        return f"is too short: a key has at least {API_KEY_BYTES} bytes"
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "is not of printable ASCII without spaces, so no header could carry it"
+    return None
 
 
 def addresses(texts: list[str]) -> Iterator[Fault]:

@@ -74,11 +74,32 @@ class Server(Table, frozen=True):
 
 
 class Internal(Table, frozen=True):
-    """The internal listener: /metrics, /healthz, /readyz. Plain HTTP; keep it on loopback or a private network."""
+    """The internal listener: /metrics, /healthz, /readyz and the API, /api/v1/. Plain HTTP; keep it on loopback or a
+    private network.
+    """
 
     listen: Annotated[list[str], about("Addresses of the internal listener; [] switches it off.")] = items(
         "127.0.0.1:9090"
     )
+    api_keys: Annotated[
+        list[str],
+        about(
+            "Keys that open the API (`Authorization: Bearer KEY`), 16 bytes or more each; better in api_keys_file. "
+            "Without any key the API is off."
+        ),
+    ] = []
+    api_keys_file: Annotated[str, about("File with keys of the API, one a line; read again on SIGHUP.")] = ""
+    api_body_bytes: Annotated[int, about("Largest body of an API request, bytes; beyond it 413.", ge=1024)] = 1048576
+    recent_decisions: Annotated[
+        Count,
+        about(
+            "Recent decisions kept in memory for `relay explain`: who was refused, throttled or closed, and why; "
+            "0: none."
+        ),
+    ] = 10000
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # may end up in a log or a traceback; the keys may not
+        return [(name, ["..."] if name == "api_keys" and value else value) for name, value in super().__rich_repr__()]
 
 
 class Limits(Table, frozen=True):

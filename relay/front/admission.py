@@ -18,7 +18,7 @@ from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
-from relay.front.place import check_home, find_place, find_session
+from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Request
@@ -66,7 +66,11 @@ class Admission:
         transport = None
         try:
             if not self.state.rules.networks.allows(address):
-                counters.rejected["address_denied"] += 1  # not a word: it is not even told that this is a relay
+                # Not a word: it is not even told that this is a relay.
+                denied = Rejected(
+                    403, "address_denied", "this network may not connect", setting="limits.deny_addresses"
+                )
+                self._reject(denied, address)
                 await trio.lowlevel.checkpoint()
                 return
             try:
@@ -75,10 +79,10 @@ class Admission:
                 # Saying why costs a TLS handshake; under a flood that is not to be had.
                 most = self.services.config.limits.pending_handshakes
                 if most and counters.pending > most // 2:
-                    counters.rejected[rejected.code] += 1
+                    self._reject(rejected, address)
                     return
                 refusal = rejected
-            transport = await self._secure(sock)
+            transport = await self._secure(sock, address)
             if transport is None:
                 return
             http = HTTPConnection(transport, self.services.config.limits, remote=address, tls=transport.tls)
@@ -124,10 +128,9 @@ class Admission:
             if key is not None:
                 self.state.addresses.leave(key)
 
-    async def _secure(self, sock: socket.socket) -> Transport | None:
+    async def _secure(self, sock: socket.socket, address: str) -> Transport | None:
         """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
         config = self.services.config
-        counters = self.services.counters
         try:
             sock.setblocking(False)
             if self.state.certificates is not None:
@@ -136,7 +139,7 @@ class Admission:
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes, congestion=config.outbox.congestion)
         except (OSError, ValueError):  # it was gone before we began
-            counters.tls_failures["eof"] += 1
+            self._tls_failed("eof", address, "it was gone before the handshake")
             sock.close()
             await trio.lowlevel.checkpoint()
             return None
@@ -146,11 +149,11 @@ class Admission:
             with trio.move_on_after(config.timeouts.tls) as deadline:
                 await transport.do_handshake()
         except Lost as lost:
-            counters.tls_failures["protocol" if str(lost).startswith("TLS") else "eof"] += 1
+            self._tls_failed("protocol" if str(lost).startswith("TLS") else "eof", address, str(lost))
             transport.sock.close()
             return None
         if deadline.cancelled_caught:
-            counters.tls_failures["timeout"] += 1
+            self._tls_failed("timeout", address, "the handshake did not end in time", "timeouts.tls")
             transport.abort()
             return None
         return transport
@@ -165,10 +168,22 @@ class Admission:
             if request is not None and refusal is not None:
                 raise refusal
         except Rejected as rejected:
-            self.services.counters.rejected[rejected.code] += 1
+            self._reject(rejected, http.remote)
             await http.refuse(rejected)
             return None
         return request
+
+    def _reject(self, rejected: Rejected, address: str, room: str = "", subject: str = "") -> None:
+        """Counts and keeps a refused handshake."""
+        self.services.counters.rejected[rejected.code] += 1
+        self.services.decisions.add(
+            "rejected", rejected.code, setting=rejected.setting, subject=subject, address=address, room=room,
+            detail=rejected.reason,
+        )  # fmt: skip
+
+    def _tls_failed(self, kind: str, address: str, detail: str, setting: str | None = None) -> None:
+        self.services.counters.tls_failures[kind] += 1
+        self.services.decisions.add("tls", f"tls_{kind}", setting=setting, address=address, detail=detail)
 
     async def _admit(
         self, http: HTTPConnection, request: Request, transport: Transport
@@ -176,8 +191,7 @@ class Admission:
         """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
         reason.
         """
-        counters = self.services.counters
-        upgrade = None
+        upgrade = identity = None
         try:
             upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
             place = find_place(request, upgrade, self.state, self.services)
@@ -186,7 +200,8 @@ class Admission:
             session = find_session(identity, place, self.services) if place.session else None
             self._count_in(identity)
         except Rejected as rejected:
-            counters.rejected[rejected.code] += 1
+            subject = identity.subject if identity is not None else ""
+            self._reject(rejected, http.remote, room_in(request), subject)
             log.info(
                 "handshake refused",
                 extra={
@@ -204,10 +219,10 @@ class Admission:
         link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine)
         if session is None:
             name = secrets.token_urlsafe(12)
-            link.connection = Connection(self.services, link, identity, place.protocol, name, place.home)
+            link.connection = Connection(self.services, link, identity, place.protocol, name, place.home, http.remote)
         else:
             link.connection = Leg(session, link, identity, list(place.channels))
-        counters.connections += 1
+        self.services.counters.connections += 1
         self.state.links.add(link)
         return link, accept_response(upgrade, place.protocol.subprotocol), place.last
 
@@ -264,6 +279,12 @@ class Admission:
         counters.connections -= 1
         counters.closed[_counted_as(link.close_code)] += 1
         reason = connection.closing
+        ours = link.close_reason is not None and (link.close_code != LOST or link.close_reason.setting is not None)
+        code = link.close_reason.code if ours and link.close_reason is not None else link.close_code
+        connection.main.note(
+            "closed" if ours else "left", str(int(code)), reason.setting if reason else None,
+            reason.reason if reason else "", connection.main.home,
+        )  # fmt: skip
         log.info(
             "connection closed",
             extra={

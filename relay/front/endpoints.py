@@ -1,4 +1,4 @@
-"""The HTTP pages: health, /auth/check and the playground on the public port, metrics on the internal one.
+"""The HTTP pages: health, /auth/check and the playground on the public port, metrics and the API on the internal one.
 
 Not here: HTTP itself (net/http, net/routes). The one rule: the public port tells nothing about the inside.
 """
@@ -15,6 +15,7 @@ from relay.auth.tokens import Identity
 from relay.config.schema import Timeouts
 from relay.counters import Counters
 from relay.errors import Rejected
+from relay.front.api import Api
 from relay.front.state import State
 from relay.net.handshake import find_token
 from relay.net.head import Request
@@ -29,8 +30,9 @@ from relay.rooms.hub import Hub
 class Pages:
     """Handlers of both listeners' routes."""
 
-    def __init__(self, state: State, counters: Counters, hub: Hub) -> None:
+    def __init__(self, state: State, counters: Counters, hub: Hub, api: Api | None = None) -> None:
         self.state = state
+        self.api = api
         self.counters = counters
         self.hub = hub
 
@@ -51,7 +53,14 @@ class Pages:
         router.answered = self._count
         self._add_health(router)
         router.add("GET", "/metrics", self.metrics)
+        router.fallback = self._api_or_nothing
         return router
+
+    async def _api_or_nothing(self, request: Request) -> Response:
+        if self.api is not None and self.api.serves(request):
+            return await self.api.answer(request)
+        await trio.lowlevel.checkpoint()
+        raise Rejected(404, "not_found", "nothing is served at this path")
 
     def _playground(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
         from relay.ops.playground import playground_pages

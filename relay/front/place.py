@@ -66,6 +66,11 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
     raise Rejected(404, "not_found", "WebSockets are served at /ws and /rooms/NAME")
 
 
+def room_in(request: Request) -> str:
+    """The room that a request's path names, "" where it names none; it may be no room's name."""
+    return request.path.removeprefix(ROOMS) if request.path.startswith(ROOMS) else ""
+
+
 def check_home(identity: Identity, place: Place, services: Services) -> None:
     """Grants first: who may not join a room does not learn whether it exists. Raises Rejected: 403, 404."""
     if not place.home:

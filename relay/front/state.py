@@ -16,8 +16,9 @@ import trio
 
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.tokens import Identity, Verifier
-from relay.config.loader import LoadedConfig
+from relay.config.loader import LoadedConfig, read_api_keys
 from relay.errors import ConfigError, ConfigProblem
+from relay.front.api import ApiKeys
 from relay.limits.addresses import Networks
 from relay.limits.buckets import Rate
 from relay.limits.counts import AddressLimits, Counts
@@ -74,6 +75,7 @@ class Rules:
             self.verifier = Verifier(lambda: cache.keys, config.auth)
         else:
             self.verifier = Verifier(keys, config.auth)
+        self.api_keys = ApiKeys(read_api_keys(loaded))
         limits = config.limits
         self.networks = Networks(limits.allow_addresses, limits.deny_addresses)
         self.engine = EngineLimits(

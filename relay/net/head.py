@@ -156,12 +156,14 @@ async def _no_body(max_bytes: int, setting: str | None) -> bytes:
 class Request:
     """One request, its head parsed; the body is read by whoever wants it.
 
-    `target` is as sent, and may hold a token: `path` (decoded, without the query) is what a log may show. `host` is the
-    authority asked for, "" if the client named none. `query` maps names to all their values. Raises Rejected(400) for a
-    target that is not text.
+    `target` is as sent, and may hold a token: `path` (decoded, without the query) is what a log may show; `raw_path` is
+    not decoded, for those who take it apart at slashes. `host` is the authority asked for, "" if the client named none.
+    `query` maps names to all their values. Raises Rejected(400) for a target that is not text.
     """
 
-    __slots__ = ("_read_body", "headers", "host", "http_version", "method", "path", "query", "remote", "target")
+    __slots__ = (
+        "_read_body", "headers", "host", "http_version", "method", "path", "query", "raw_path", "remote", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -180,8 +182,8 @@ class Request:
         self.remote = remote
         self._read_body = read_body
         self.host, origin_form = _authority(method, target, headers.get("host") or "")
-        path, _, query = origin_form.partition("?")
-        self.path = _decoded(path)
+        self.raw_path, _, query = origin_form.partition("?")
+        self.path = decoded(self.raw_path)
         self.query = _parameters(query)
 
     async def read_body(self, max_bytes: int, setting: str | None = None) -> bytes:
@@ -225,7 +227,7 @@ def _authority(method: str, target: str, host: str) -> tuple[str, str]:
     return host, origin_form if origin_form.startswith("/") else "/" + origin_form
 
 
-def _decoded(text: str) -> str:
+def decoded(text: str) -> str:
     """Undo percent-encoding, strictly. Control characters are refused: nothing of ours has any."""
     if _BAD_PERCENT.search(text):
         raise malformed("a percent sign in the request target is not followed by two hex digits")
@@ -243,5 +245,5 @@ def _parameters(query: str) -> dict[str, list[str]]:
     for part in query.split("&"):
         if part:
             name, _, value = part.replace("+", " ").partition("=")
-            parameters.setdefault(_decoded(name), []).append(_decoded(value))
+            parameters.setdefault(decoded(name), []).append(decoded(value))
     return parameters

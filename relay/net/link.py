@@ -149,6 +149,8 @@ class Link:
             )
             return
         services.counters.slowed += 1
+        why = "not read for a while: ahead of its rate"
+        self.connection.main.note("throttled", "rate_limited", setting, why)
         self._slowed = True
         if self._resume is not None:
             self._resume.cancel()
@@ -166,6 +168,12 @@ class Link:
         if not self._held:
             self.heard = self.services.monotonic()
         self._rewatch()
+
+    def not_read_because(self) -> list[str]:
+        """Why nothing is read from this client just now: "rate", "work", "readers"; empty: it is read."""
+        return ["rate"] * self._slowed + [
+            reason.name.lower() for reason in Hold if reason in self._held and reason.name
+        ]
 
     def _rewatch(self) -> None:
         """Tells the poller what is waited for, when that has changed."""
@@ -270,6 +278,8 @@ class Link:
         if producer not in self._producers:
             self._producers.add(producer)
             self.services.counters.paused += 1
+            why = f"not read until a slow reader of channel {lane.name} has caught up"
+            producer.note("throttled", "slow_reader", lane.setting, why)
             producer.wait_for(self)
 
     def relieved(self, lane: Lane) -> None:

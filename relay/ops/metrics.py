@@ -84,8 +84,8 @@ def _each(table: Mapping[str, float] | Mapping[int, int] | Mapping[str, int]) ->
     return [((str(label),), value) for label, value in sorted(table.items())]
 
 
-def _pairs(table: Mapping[tuple[str, str], int]) -> Values:
-    return [(labels, value) for labels, value in sorted(table.items())]
+def _pairs(table: Mapping[tuple[str, str], int] | Mapping[tuple[str, int], int]) -> Values:
+    return [((first, str(second)), value) for (first, second), value in sorted(table.items())]
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
@@ -123,6 +123,13 @@ TABLE: Final = (
         "HTTP requests answered, by status; WebSocket handshakes are not among them.",
         lambda c, g: _each(c.http_requests),
         ("status",),
+    ),
+    Entry(
+        "api_requests",
+        "counter",
+        "Requests of the API, by route and status.",
+        lambda c, g: _pairs(c.api_requests),
+        ("route", "status"),
     ),
     Entry("handshakes", "counter", "WebSocket handshakes accepted.", lambda c, g: _one(c.handshakes)),
     Entry(

@@ -176,7 +176,8 @@ class Supervised:
                     "plugin %s: %s in room %s took longer than %g s", self.name, hook, room.name, limit,
                     extra=self._fields(hook, room),
                 )  # fmt: skip
-            raise Refused("timeout", f"the plugin did not answer within {limit:g} s", setting=setting or None)
+            why = f"the plugin did not answer within {limit:g} s"
+            raise self._sign(Refused("timeout", why, setting=setting or None), room)
         return self._answer(room, answer) if hook == "on_call" else None
 
     def _answer(self, room: Room, answer: object) -> Payload:
@@ -193,9 +194,16 @@ class Supervised:
         if refused is not None:
             if not self.off:
                 self._counters.plugin_refusals[self.name] += 1
+            self._sign(refused, room)
             raise refused.with_traceback(None)  # one object raised again and again would collect all its tracebacks
         self._failed(hook, room, problem)
-        raise Refused("internal") from None
+        raise self._sign(Refused("internal"), room) from None
+
+    def _sign(self, refused: Refused, room: Room | None = None) -> Refused:
+        """With the names of who said no, and where."""
+        refused.plugin = self.name
+        refused.room = room.name if room is not None else ""
+        return refused
 
     def _raise_rest(self, hook: str, room: Room, group: BaseExceptionGroup[BaseException]) -> NoReturn:
         """Exceptions together with a cancellation: the former are told, the latter goes on."""
@@ -257,7 +265,7 @@ class Supervised:
         raise self._is_off()
 
     def _is_off(self) -> Refused:
-        return Refused("plugin_off", setting="supervision.failures")
+        return self._sign(Refused("plugin_off", setting="supervision.failures"))
 
     # The background task.
 

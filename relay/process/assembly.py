@@ -17,6 +17,7 @@ from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.config.schema import Config
 from relay.counters import Counters
+from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.state import Rules, State, located
@@ -111,6 +112,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         rules.message_rate,
         rules.byte_rate,
         __version__,
+        decisions=Decisions(config.internal.recent_decisions, time.time),
     )
 
     def key_fetch() -> KeyFetch | None:

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from relay.config.loader import LoadedConfig
+from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.state import Rules
 from relay.process.assembly import Assembly
@@ -51,6 +52,12 @@ class KeyRefresh:
             self._nursery.start_soon(keep_fresh)
 
 
+def _at_start(config: Config, name: str) -> object:
+    """What of a table is read once. The API's own settings are looked up at each request."""
+    internal = config.internal
+    return (internal.listen, internal.recent_decisions) if name == "internal" else getattr(config, name)
+
+
 def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     """Puts what `load` reads in force. False, and the log says why, where it cannot be: then nothing has changed."""
     state, services = parts.state, parts.services
@@ -69,7 +76,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     if rules.jwks is not None and state.rules.jwks is not None:
         rules.jwks.inherit(state.rules.jwks)  # valid users stay valid if the issuer is down just now
     new = loaded.config
-    kept = [name for name in AT_START if getattr(parts.config, name) != getattr(new, name)]
+    kept = [name for name in AT_START if _at_start(parts.config, name) != _at_start(new, name)]
     state.rules = rules
     services.config = new
     services.message_rate = rules.message_rate

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from relay import decisions
 from relay.auth.tokens import Identity
 from relay.delivery.detour import Junction
 from relay.delivery.outbox import Drop, Outbox
@@ -57,16 +58,17 @@ class Wire(Protocol):
 
 
 class Connection:
-    """A `Peer` of the hub. `home` is the room in its address (plain mode), else ""."""
+    """A `Peer` of the hub. `home` is the room in its URL (plain mode), else ""; `address` where it comes from."""
 
     __slots__ = (
-        "_at_home", "_incoming", "_readers", "bare", "closing", "credentials", "home", "hub", "identity", "joining",
-        "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
+        "_at_home", "_incoming", "_readers", "address", "bare", "closing", "credentials", "home", "hub", "identity",
+        "joining", "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
-        self, services: Services, wire: Wire, identity: Identity, protocol: WireProtocol, session: str, home: str = ""
-    ) -> None:
+        self, services: Services, wire: Wire, identity: Identity, protocol: WireProtocol, session: str,
+        home: str = "", address: str = "",
+    ) -> None:  # fmt: skip
         self.services = services
         self.hub: Hub = services.hub
         self.wire = wire
@@ -77,6 +79,7 @@ class Connection:
         self.bare = protocol.bare and home != ""
         self.session = session
         self.home = home
+        self.address = address
         self.messages = 0
         self.closing: CloseReason | None = None
         # Rooms whose hook is still deciding: what else is asked of them waits behind.
@@ -178,6 +181,7 @@ class Connection:
             requests.EXECUTE[type(command)](self, command)
         except Refused as refused:
             refused.request = command.id
+            refused.room = refused.room or getattr(command, "room", "")
             raise
 
     def publish(self, command: Publish) -> None:
@@ -227,7 +231,7 @@ class Connection:
             if self.bare:
                 self.close(CloseReason(CloseCode.UNAUTHORIZED, refused.message, refused.setting))
                 return
-        refused.request = command.id
+        refused.request, refused.room = command.id, command.room
         raise refused
 
     def said(self, command: Publish) -> Message:
@@ -303,11 +307,13 @@ class Connection:
 
     def refuse(self, request: RequestId, refused: Refused) -> None:
         self.services.counters.refused[refused.code if refused.code in requests.KNOWN_CODES else "plugin"] += 1
+        self.note("refused", refused.code, refused.setting, refused.message, refused.room or self.home, refused.plugin)
         if self.closing is None:
             self.answer(self.protocol.error(request, refused))
 
     def join_refused(self, room: str, refused: Refused) -> None:
         """Joining at the start has no request to answer: without its room, a plain connection is nothing."""
+        refused.room = room
         if room == self.home:
             code = CLOSE_FOR_REFUSAL.get(refused.code, CloseCode.FORBIDDEN)
             self.close(CloseReason(code, f"{refused.code}: {refused.message}", refused.setting))
@@ -322,9 +328,20 @@ class Connection:
     def say_drops(self, drops: dict[tuple[str, str, str], Drop] | None) -> None:
         for (room, channel, reason), drop in (drops or {}).items():
             self.services.counters.dropped[channel, reason] += drop.count
+            setting = f"channels.{channel}.capacity" if reason == "overflow" else None
+            self.note("dropped", reason, setting, f"in channel {channel}", room, count=drop.count)
             if room:
-                why = f"channels.{channel}.capacity" if reason == "overflow" else reason
-                self.answer(self.protocol.gap(room, drop.first, drop.last, why))
+                self.answer(self.protocol.gap(room, drop.first, drop.last, setting or reason))
+
+    def note(
+        self, kind: decisions.Kind, code: str, setting: str | None, detail: str, room: str = "", plugin: str = "",
+        count: int = 1,
+    ) -> None:  # fmt: skip
+        """Keeps what was decided against this session, for whoever asks why."""
+        self.services.decisions.add(
+            kind, code, setting=setting, session=self.session, subject=self.subject, address=self.address, room=room,
+            plugin=plugin, detail=detail, count=count,
+        )  # fmt: skip
 
     # Work that waits.
 
@@ -337,6 +354,8 @@ class Connection:
         self.work.put(channel or "default", job, dropped)
 
     def _hold(self, held: bool) -> None:
+        if held:
+            self.note("throttled", "too_many_requests", "limits.requests_waiting", "requests wait for plugins")
         for wire in (self.wire, *(leg.wire for leg in self.legs)):
             wire.hold(Hold.WORK, held)
 

@@ -83,6 +83,7 @@ def _join_later(connection: Connection, command: Join, room: Room) -> None:
                 if not connection.identity.grants.may_join(name):  # it was renewed while the plugin thought
                     room.kick(connection, UNGRANTED)
         except Refused as refused:
+            refused.room = name
             if command.id is None:
                 connection.join_refused(name, refused)
             else:
@@ -205,6 +206,7 @@ def later_in(connection: Connection, room: Room, channel: str | None, job: Job) 
 
 def removed(connection: Connection, room: Room, why: str) -> None:
     """A plugin, or a new token, takes the connection out of a room."""
+    connection.note("kicked", "forbidden", None, why, room.name, room.rule.plugin)
     depart(connection, room)
     connection.answer(connection.protocol.left(room.name, connection.subject, why))
     connection.answer(
@@ -227,7 +229,7 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
     elif not connection.identity.grants.may_publish(name):
         refusal = Refused("forbidden", "your token does not let you publish in this room")
     if refusal is not None:
-        refusal.request = command.id
+        refusal.request, refusal.room = command.id, name
         raise refusal
     message = connection.said(command)
     try:
@@ -241,7 +243,7 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
         finally:
             connection.hub.free_if_empty(room)
     except Refused as refused:
-        refused.request = command.id
+        refused.request, refused.room = command.id, name
         raise
 
 
@@ -265,6 +267,7 @@ def call(connection: Connection, command: Call) -> None:
             answer = await handler.later("on_call", room, connection, command.method, command.data, timeout=timeout)
             _answer_call(connection, command, answer)
         except Refused as refused:
+            refused.room = name
             connection.refuse(command.id, refused)
 
     later_in(connection, room, None, ask)

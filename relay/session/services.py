@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from relay.auth.tokens import Identity
 from relay.config.schema import Config
 from relay.counters import Counters
+from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.limits.buckets import Rate
 from relay.rooms.hub import Hub
@@ -46,6 +47,8 @@ class Services:
     """Told the subject of every connection that has ended."""
     key_fetch: Callable[[], KeyFetch | None] = lambda: None
     """How a key that a token names, and nobody knows yet, can be had; None: there is nobody to ask."""
+    decisions: Decisions = field(default_factory=Decisions)
+    """Who was refused, throttled or closed lately, and why."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
     producer: Connection | None = None

@@ -219,9 +219,17 @@ class Answer:
 
 
 async def request(
-    relay: RelayProcess, path: str, headers: Mapping[str, str] = {}, *, method: str = "GET", internal: bool = False
+    relay: RelayProcess,
+    path: str,
+    headers: Mapping[str, str] = {},
+    *,
+    method: str = "GET",
+    internal: bool = False,
+    body: bytes = b"",
 ) -> Answer:
-    """One request on a connection of its own, exactly as given: h11 adds nothing to the headers but Host."""
+    """One request on a connection of its own, exactly as given: nothing is added to the headers but Host and, for a
+    body, its length.
+    """
     with trio.fail_after(10):
         stream: trio.abc.Stream
         if internal:
@@ -229,15 +237,21 @@ async def request(
         else:
             stream = await trio.open_ssl_over_tcp_stream("localhost", relay.port, ssl_context=relay.ssl_context)
         try:
-            return await _exchange(stream, method, path, [("Host", f"localhost:{relay.port}"), *headers.items()])
+            fields = [("Host", f"localhost:{relay.port}"), *headers.items()]
+            fields += [("Content-Length", str(len(body)))] if body else []
+            return await _exchange(stream, method, path, fields, body)
         finally:
             await trio.aclose_forcefully(stream)
 
 
-async def _exchange(stream: trio.abc.Stream, method: str, path: str, headers: list[tuple[str, str]]) -> Answer:
+async def _exchange(
+    stream: trio.abc.Stream, method: str, path: str, headers: list[tuple[str, str]], sent: bytes
+) -> Answer:
     client = h11.Connection(h11.CLIENT)
     head = h11.Request(method=method, target=path, headers=headers)
-    await stream.send_all((client.send(head) or b"") + (client.send(h11.EndOfMessage()) or b""))
+    request = client.send(head) or b""
+    request += (client.send(h11.Data(data=sent)) or b"") if sent else b""
+    await stream.send_all(request + (client.send(h11.EndOfMessage()) or b""))
     status, found, body = 0, {}, b""
     while True:
         event = client.next_event()

@@ -51,6 +51,7 @@ def test_all_files_are_made_and_nothing_else_stays(tmp_path: Path) -> None:
         "server.pem",
         "server-key.pem",
         "token-secret",
+        "api-key",
     }
     assert made.renewed
     assert set(made.hosts) == DEFAULTS | {"workbench"}

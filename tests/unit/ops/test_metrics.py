@@ -39,6 +39,7 @@ def counted() -> Counters:
             setattr(counters, name, 5)
     counters.tls_failures["timeout"] = 1
     counters.http_requests[200] = 2
+    counters.api_requests["/api/v1/info", 200] = 2
     counters.rejected["unauthorized"] = 3
     counters.closed[1000] = 4
     counters.refused["forbidden"] = 5
