@@ -38,6 +38,7 @@ from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
 TEXT: Final = 1
 SIZE: Final = 128
 MEMBERS: Final = 1000
+KEYS: Final = 200
 PAYLOAD: Final = b"x" * SIZE
 
 
@@ -100,10 +101,19 @@ def outbox_parts() -> Iterator[Part]:
 
     yield Part("outbox: put one, take one", partial(put_take, 1))
     yield Part("outbox: put eight, take them joined; per frame", partial(put_take, 8), 8)
+    keyed = [Message("chat:bench", Payload(Kind.TEXT, PAYLOAD), key=str(key)) for key in range(KEYS)]
+    state = channels.index("state")
+    latest = Outbox(channels, owner, tick)
+
+    def replace() -> None:
+        for one in keyed:
+            latest.put(state, frame, one)
+
+    yield Part(f"outbox: a newer value for one of {KEYS} keys that wait", replace, KEYS)
     boxes = [Outbox(channels, owner, tick) for _ in range(MEMBERS)]
 
     def fan_out() -> None:
-        put_all(boxes, index, frame, message, None)
+        put_all(boxes, channels.lanes[index], frame, message, None)
         for one in boxes:
             one.take(1 << 20)
             one.touched = False

@@ -226,6 +226,8 @@ class Outbox:
                 lane.bytes = self.waiting = 0
                 if not lane.plain:
                     lane.notes.clear()
+                    if lane.places:
+                        lane.places.clear()
                     lane.timed = 0
                 if self._scheduled:
                     self._forgive()

@@ -13,6 +13,7 @@ from relay.delivery.parts import LEAST, Sending
 from relay.model import Message
 
 Frame: TypeAlias = bytes | Sending
+SPARE: Final = 64  # keys that have left and are still known, beyond as many as wait
 HEADS: Final = 64  # bytes of frame and part header, at most
 
 
@@ -34,6 +35,10 @@ class Waiting:
 
     `plain` lanes keep frames alone. Others keep for each frame its message in `notes`, because a policy must know what
     it drops, or because a message expires. `streams` and `timed` count the frames in parts, and those that expire.
+
+    A lane that keeps the latest of each key knows where each key waits: `places` has the numbers of frames, counted
+    from `first`, the number of the one that goes next. It is None when the numbers have got out of order, and made anew
+    when it is asked; what has left stays in it until it is twice as large as it need be.
     """
 
     __slots__ = (
@@ -43,10 +48,12 @@ class Waiting:
         "capacity",
         "congested",
         "deficit",
+        "first",
         "frames",
         "keeper",
         "lane",
         "notes",
+        "places",
         "plain",
         "streams",
         "timed",
@@ -60,6 +67,8 @@ class Waiting:
         self.frames: list[Frame] = []
         self.notes: list[Message | None] = []
         self.plain = lane.overflow not in (Overflow.DROP_OLDEST, Overflow.LATEST)
+        self.first = 0
+        self.places: dict[tuple[str, str], int] | None = None
         self.bytes = 0
         self.deficit = 0
         self.streams = 0
@@ -91,6 +100,8 @@ class Waiting:
         self.frames.append(frame)
         if not self.plain:
             self.notes.append(message)
+            if self.places is not None and message is not None and message.key is not None:
+                self.places[message.room, message.key] = self.first + len(self.frames) - 1
         if type(frame) is Sending:
             self.streams += 1
         self.bytes += size
@@ -123,20 +134,47 @@ class Waiting:
 
         False: there is none, or the newer one has outgrown the place, and joins the end.
         """
-        for place, note in enumerate(self.notes):
-            if note is None or note.key != message.key or note.room != message.room:
-                continue
-            old = self.frames[place]
-            grown = self.bytes + len(frame) - len(old)
-            given_up = self._take_out(place)
-            if grown <= self.capacity:
-                self._insert(place, frame, message)
-            if given_up is not None:
-                self._insert(place, given_up, None)
-            return grown <= self.capacity
-        return False
+        place = self._place_of(message)
+        if place < 0:
+            return False
+        old = self.frames[place]
+        grown = self.bytes + len(frame) - len(old)
+        if grown <= self.capacity and type(old) is not Sending:
+            note = self.notes[place]
+            self.frames[place], self.notes[place] = frame, message
+            self.bytes = grown
+            self.streams += type(frame) is Sending
+            self.timed += (message.expires > 0) - (note is not None and note.expires > 0)
+            return True
+        given_up = self._take_out(place)
+        if grown <= self.capacity:
+            self._insert(place, frame, message)
+        if given_up is not None:
+            self._insert(place, given_up, None)
+        return grown <= self.capacity
+
+    def _place_of(self, message: Message) -> int:
+        """Where a message of the same room and key waits; -1: nowhere."""
+        assert message.key is not None
+        places = self.places
+        if places is None or len(places) > 2 * len(self.notes) + SPARE:
+            places = self.places = {
+                (note.room, note.key): place
+                for place, note in enumerate(self.notes, self.first)
+                if note is not None and note.key is not None
+            }
+        number = places.get((message.room, message.key))
+        if number is None or number < self.first:
+            return -1
+        note = self.notes[number - self.first]  # a cancellation may stand there by now
+        same = note is not None and note.key == message.key and note.room == message.room
+        return number - self.first if same else -1
 
     def _insert(self, place: int, frame: Frame, message: Message | None) -> None:
+        if place:
+            self.places = None
+        else:
+            self.first -= 1
         self.frames.insert(place, frame)
         self.notes.insert(place, message)
         self.bytes += len(frame)
@@ -147,6 +185,10 @@ class Waiting:
         """Removes a frame; returns the cancellation that must be sent if parts of it have left already."""
         frame = self.frames.pop(place)
         message = self.notes.pop(place)
+        if place:
+            self.places = None
+        else:
+            self.first += 1
         self.bytes -= len(frame)
         self.timed -= message is not None and message.expires > 0
         if type(frame) is not Sending:
@@ -173,7 +215,7 @@ class Waiting:
     def contents(self) -> list[tuple[Frame, Message | None]]:
         """All that waits, in order; it is taken out."""
         frames, notes = self.frames, self.notes if not self.plain else [None] * len(self.frames)
-        self.frames, self.notes = [], []
+        self.frames, self.notes, self.places = [], [], None
         self.bytes = self.streams = self.timed = 0
         return list(zip(frames, notes, strict=True))
 
@@ -201,6 +243,8 @@ class Waiting:
             into += frames
             frames.clear()
             self.notes.clear()
+            if self.places:
+                self.places.clear()
             self.bytes = self.timed = 0
             return size
         if into and len(frames[0]) > limit:
@@ -242,4 +286,5 @@ class Waiting:
             if self.timed:
                 self.timed -= sum(note is not None and note.expires > 0 for note in self.notes[:count])
             del self.notes[:count]
+            self.first += count
         del self.frames[:count]
