@@ -70,6 +70,7 @@ class Channels:
         self.control: Final = self._by_name[self.CONTROL].index
         self.default: Final = self._by_name["default"].index
         self.urgent_mask: Final = sum(1 << lane.index for lane in self.lanes if lane.priority is not Priority.FAIR)
+        self.replacing_mask: Final = sum(1 << lane.index for lane in self.lanes if lane.overflow is Overflow.LATEST)
         self.urgent: Final = tuple(lane for lane in self.lanes if lane.priority is Priority.URGENT)
         self.names: Final = tuple(lane.name for lane in self.lanes)
 

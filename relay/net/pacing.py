@@ -21,6 +21,8 @@ SEGMENT: Final = 1448  # bytes of one on an Ethernet path
 SLACK: Final = (
     0.004  # seconds of the rate, beyond the estimate: acknowledgements come in bunches, and timers are coarse
 )
+FRESH_RECORD: Final = SEGMENT - 48  # bytes: with what TLS adds, one segment
+FRESH_STEP: Final = 0.01  # seconds of the rate
 ROUNDS: Final = 10  # over which the greatest rate counts
 GAIN_START: Final = 2.0
 GAIN_STEADY: Final = 1.05
@@ -59,14 +61,16 @@ class Path:
         self._plateau = 0
         self._round = 0
 
-    def room(self, info: PathInfo, now: float) -> int:
-        """Bytes of bulk that may be added now; 0 or less: wait for acknowledgements."""
+    def room(self, info: PathInfo, now: float, *, fresh: bool = False) -> int:
+        """Bytes of bulk that may be added now; 0 or less: wait for acknowledgements. `fresh`: what waits is replaced by
+        newer values, so each byte that left early is one that will be old when it arrives.
+        """
         self._learn(info, now)
         if self.min_rtt < SHORT:
             return 1 << 30
         held = info.in_flight + info.unsent
-        room = self.cap - held
-        if room < 2 * SEGMENT:
+        room = (self.fresh_cap if fresh else self.cap) - held
+        if room < (SEGMENT if fresh else 2 * SEGMENT):
             self._limited = True
         if 2 * info.window < self.cap:
             # The kernel sends far less for a while (BBR looks for the smallest round trip every 10 s): what it is given
@@ -81,6 +85,22 @@ class Path:
             return FIRST_CAP
         rate = self.rate
         return max(LEAST_CAP, int(self._gain * rate * self.min_rtt) + max(4 * SEGMENT, int(rate * SLACK)))
+
+    @property
+    def fresh_cap(self) -> int:
+        """The same for values that are replaced while they wait: two segments beyond the path, enough for a receiver
+        that acknowledges every other one, and no probes; what a faster path takes more of, the two segments show.
+        """
+        if not self._rates:
+            return FIRST_CAP
+        rate = self.rate
+        gain = min(self._gain, GAIN_STEADY)
+        return max(LEAST_CAP, int(gain * rate * self.min_rtt) + max(2 * SEGMENT, int(rate * SLACK)))
+
+    @property
+    def fresh_step(self) -> int:
+        """Bytes to write at once of such values: a record must be whole before any of it can be read."""
+        return max(FRESH_RECORD, int(self.rate * FRESH_STEP))
 
     @property
     def rate(self) -> float:

@@ -254,8 +254,12 @@ class Writer(Outbox):
                 self.transport.set_congestion(self._calmed)
                 self._calmed = ""
             now = self._services.monotonic()
-            room = self._path.room(info, now)
-            if room < LEAST:
+            # What a newer value can still replace is better kept here than in the kernel or on the way.
+            fresh = bool(self.waiting & self.channels.replacing_mask)
+            room = self._path.room(info, now, fresh=fresh)
+            if fresh:
+                step = min(step, self._path.fresh_step)
+            if room < (SEGMENT if fresh else LEAST):
                 if self._pause is None:
                     self._pause = self._services.timers.at(now + self._path.pause, self._after_pause)
                 return False

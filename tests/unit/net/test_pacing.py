@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from relay.net.pacing import FIRST_CAP, SHORT, Path, PathInfo
+from relay.net.pacing import FIRST_CAP, SEGMENT, SHORT, Path, PathInfo
 
 STEP = 0.001
 CHUNK = 4096
@@ -45,13 +45,13 @@ class Wire:
         return PathInfo(self.acked, self.in_flight, 0, WIDE, 0, self.rtt, rtt)
 
 
-def bulk(path: Path, wire: Wire, seconds: float) -> float:
+def bulk(path: Path, wire: Wire, seconds: float, *, fresh: bool = False) -> float:
     """Sends bulk as the path allows; returns the share of the bottleneck's rate that got through."""
     before, start, ask = wire.acked, wire.now, 0.0
     while wire.now - start < seconds:
         if wire.now >= ask:
             for _ in range(1000):
-                room = path.room(wire.info(), wire.now)
+                room = path.room(wire.info(), wire.now, fresh=fresh)
                 if room <= 0:
                     ask = wire.now + path.pause
                     break
@@ -72,6 +72,36 @@ def test_a_path_is_used_well_and_holds_no_long_queue_of_ours(rate: float, rtt: f
     floor = 2 * (FIRST_CAP + 8192) / rate  # what it takes at least, on a path this slow
     assert median < 0.25 * rtt + floor
     assert worst < 1.0 * rtt + floor
+
+
+@pytest.mark.parametrize("rtt", [0.02, 0.04, 0.1])
+def test_values_that_are_replaced_while_they_wait_find_a_shorter_queue_on_a_slow_path(rtt: float) -> None:
+    queues = {}
+    for fresh in (False, True):
+        path, wire = Path(), Wire(125_000, rtt)
+        bulk(path, wire, 3.0, fresh=fresh)
+        wire.queued.clear()
+        assert bulk(path, wire, 3.0, fresh=fresh) > 0.85
+        queues[fresh] = sum(wire.queued) / len(wire.queued)
+    assert queues[True] < queues[False] - 0.015
+
+
+def test_a_path_for_fresh_values_that_has_become_faster_is_found() -> None:
+    path, wire = Path(), Wire(125_000, 0.05)
+    bulk(path, wire, 3.0, fresh=True)
+    wire.rate = 1_000_000
+    bulk(path, wire, 6.0, fresh=True)
+    assert bulk(path, wire, 2.0, fresh=True) > 0.8
+
+
+def test_a_record_of_fresh_values_is_a_segment_or_ten_milliseconds_of_the_path() -> None:
+    path, wire = Path(), Wire(125_000, 0.04)
+    assert path.fresh_step == SEGMENT - 48
+    bulk(path, wire, 2.0)
+    assert path.fresh_step == SEGMENT - 48
+    path, wire = Path(), Wire(1_000_000, 0.04)
+    bulk(path, wire, 2.0)
+    assert 8_000 < path.fresh_step < 12_000
 
 
 def test_the_first_bytes_are_the_initial_window() -> None:
