@@ -35,7 +35,12 @@ UPDATES: Final = 60
 SETTLE: Final = 2.0  # seconds until all is in full swing
 STEP: Final = 0.01
 BAR: Final = 0.25  # seconds
-CLIENTS: Final = {"relay.v1": ("/ws", V1), "plain": ("/rooms/chat:bench", "")}
+CLIENTS: Final = {
+    "relay.v1": ("/ws", V1),
+    "relay.v1, `fields=key`": ("/ws?fields=key", V1),
+    "plain": ("/rooms/chat:bench", ""),
+}
+ROOM: Final = 'channel = "state"'  # as a room of such values is configured: what need not be said is not said
 GROWTH: Final = 4e6  # bytes of memory that are still flat
 
 
@@ -102,7 +107,7 @@ def measure(stage: Stage, client: str, seconds: float, congestion: str | None = 
     board = Board(Path(board_path))
     with link(LINK, congestion) as up, ExitStack() as processes:
         start = processes.enter_context
-        server = start(process(stage, "server", up.at_server(relay_command(stage))))
+        server = start(process(stage, "server", up.at_server(relay_command(stage, ROOM))))
         task = Source(PORT, "/ws", authority, board_path, stage.token, relay=True, every=1 / UPDATES, keys=KEYS)
         reader = start(process(stage, "reader", up.at_client(module("conflation", client, task)), subprocess.PIPE))
         start(process(stage, "state", up.at_server(module("sources", "state", task))))

@@ -11,11 +11,12 @@ from typing import Final
 
 from relay.auth.tokens import Identity
 from relay.errors import Refused, Rejected
-from relay.front.state import PLAIN, PROTOCOLS, WHOLE, State
+from relay.front.state import PLAIN, PROTOCOLS, State, relay_v1
 from relay.net.handshake import Upgrade, choose_subprotocol
 from relay.net.head import Request
 from relay.protocols.base import WireProtocol
 from relay.protocols.names import check_room_name
+from relay.protocols.relay_v1 import OPTIONAL
 from relay.session.connection import Connection
 from relay.session.services import Services
 
@@ -50,7 +51,7 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
     subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))
     protocol = PLAIN
     if subprotocol is not None:
-        protocol = (WHOLE if request.parameter("parts") == "0" else PROTOCOLS)[subprotocol]
+        protocol = relay_v1(subprotocol, parts=request.parameter("parts") != "0", fields=_fields(request))
     if request.path == MANY_ROOMS:
         if subprotocol is None:
             known = ", ".join(PROTOCOLS)
@@ -94,6 +95,17 @@ def find_session(identity: Identity, place: Place, services: Services) -> Connec
             retry_after=5.0, setting="limits.sockets_per_session",
         )  # fmt: skip
     return connection
+
+
+def _fields(request: Request) -> frozenset[str] | None:
+    """`?fields=offset,key`: what a client wants to have with a message, beside its data; None: all there is."""
+    wanted = request.parameter("fields")
+    if wanted is None:
+        return None
+    fields = frozenset(name for name in wanted.split(",") if name)
+    if not fields <= OPTIONAL.keys():
+        raise Rejected(400, "no_such_field", f"the fields of a message to choose from are: {', '.join(OPTIONAL)}")
+    return fields
 
 
 def _moved(request: Request, services: Services) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ the new configuration is wrong, the old stays in force.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -35,12 +36,17 @@ if TYPE_CHECKING:
     from relay.net.link import Link
 
 PLAIN: WireProtocol = Plain()
-PROTOCOLS: dict[str, WireProtocol] = {"relay.v1.json": RelayV1Json(), "relay.v1.msgpack": RelayV1Msgpack()}
-WHOLE: dict[str, WireProtocol] = {
-    "relay.v1.json": RelayV1Json(takes_parts=False),
-    "relay.v1.msgpack": RelayV1Msgpack(takes_parts=False),
+PROTOCOLS: Final[dict[str, type[RelayV1Json | RelayV1Msgpack]]] = {
+    one.name: one for one in (RelayV1Json, RelayV1Msgpack)
 }
-"""The same for clients that asked for whole messages (`?parts=0`)."""
+
+
+@functools.cache
+def relay_v1(subprotocol: str, *, parts: bool = True, fields: frozenset[str] | None = None) -> WireProtocol:
+    """The wire format of a client that said so in its address; one object for all who said the same, because a message
+    is encoded once for each.
+    """
+    return PROTOCOLS[subprotocol](takes_parts=parts, fields=fields)
 
 
 NO_GUESS: Final = frozenset({"token_missing", "token_expired", "token_not_yet_valid"})

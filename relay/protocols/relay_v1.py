@@ -8,6 +8,7 @@ does not depend on how complicated it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -130,6 +131,12 @@ class _PartedMessage(
     at: float = 0.0
 
 
+OPTIONAL: Final = {
+    "from": ("sender", None), "offset": ("offset", 0), "channel": ("channel", None),
+    "key": ("key", None), "to": ("to", None), "at": ("at", 0.0),
+}  # fmt: skip
+"""Fields of a message that a client may do without: as they are called on the wire, and here, and what is not sent."""
+
 Codec = TypeVar("Codec", msgspec.json.Encoder, msgspec.msgpack.Encoder)
 
 
@@ -147,9 +154,15 @@ class _RelayV1(ABC, Generic[Codec]):
     _decode_id: Any
     _decode_parted: Any
 
-    def __init__(self, *, takes_parts: bool = True) -> None:
-        """`takes_parts` False is for clients that cannot join parts: they get large messages whole."""
+    _as_sent: Callable[[Message], _Message]
+
+    def __init__(self, *, takes_parts: bool = True, fields: Collection[str] | None = None) -> None:
+        """`takes_parts` False is for clients that cannot join parts: they get large messages whole. `fields`: which of
+        OPTIONAL a client wants to have with a message; None: all.
+        """
         self.takes_parts: Final = takes_parts
+        self._left_out = [how for name, how in OPTIONAL.items() if fields is not None and name not in fields]
+        self._as_sent = self._brief if self._left_out else self._full
 
     @abstractmethod
     def _payload(self, payload: Payload) -> bytes:
@@ -232,7 +245,7 @@ class _RelayV1(ABC, Generic[Codec]):
     def _frame(self, answer: Any) -> bytes:
         return frame(self._opcode, self._encoder.encode(answer))
 
-    def _as_sent(self, message: Message) -> _Message:
+    def _full(self, message: Message) -> _Message:
         return _Message(
             message.room,
             Raw(self._payload(message.data)),
@@ -243,6 +256,12 @@ class _RelayV1(ABC, Generic[Codec]):
             message.to,
             message.at,
         )
+
+    def _brief(self, message: Message) -> _Message:
+        sent = self._full(message)
+        for name, nothing in self._left_out:
+            setattr(sent, name, nothing)
+        return sent
 
     def message(self, message: Message) -> bytes:
         return frame(self._opcode, self._encoder.encode(self._as_sent(message)))
@@ -256,18 +275,19 @@ class _RelayV1(ABC, Generic[Codec]):
             kind, payload = Kind.JSON, data.as_json()
         elif kind == Kind.JSON and self._kind == Kind.MSGPACK:
             kind, payload = Kind.MSGPACK, data.as_msgpack()
-        envelope = self._encoder.encode(
-            _PartedMessage(
-                message.room,
-                kind.name.lower(),
-                message.sender,
-                message.offset,
-                message.channel,
-                message.key,
-                message.to,
-                message.at,
-            )
+        head = _PartedMessage(
+            message.room,
+            kind.name.lower(),
+            message.sender,
+            message.offset,
+            message.channel,
+            message.key,
+            message.to,
+            message.at,
         )
+        for name, nothing in self._left_out:
+            setattr(head, name, nothing)
+        envelope = self._encoder.encode(head)
         size = len(payload)
         if len(envelope) > 0xFFFF or size > 0xFFFFFFFF:  # more than a part's header can say
             return None
@@ -275,8 +295,8 @@ class _RelayV1(ABC, Generic[Codec]):
         def cut(stream: int, position: int, length: int) -> bytes:
             end = position + length
             flags = (FIRST if not position else 0) | (LAST if end == size else 0)
-            head = b"" if position else envelope
-            return frame(BINARY, encode_part(Part(flags, stream, position, size, head, payload[position:end])))
+            first = b"" if position else envelope
+            return frame(BINARY, encode_part(Part(flags, stream, position, size, first, payload[position:end])))
 
         def cancel(stream: int, position: int) -> bytes:
             return frame(BINARY, encode_part(Part(CANCEL, stream, position, size, b"", b"")))

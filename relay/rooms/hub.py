@@ -137,7 +137,11 @@ class Hub:
         """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises
         Refused("no_such_channel", "too_large").
         """
-        index = room.rule.channel if message.channel is None else self.channels.index(message.channel)
+        index = room.rule.channel
+        if message.channel is not None:
+            index = self.channels.index(message.channel)
+            if index == room.rule.channel:
+                message.channel = None  # it says nothing, and on slow links each field counts
         lane = self.channels.lanes[index]
         if len(message.data.raw) > lane.largest:
             # Nobody could be sent it: put into the lanes of its receivers, it would end or cost every one of them.

@@ -26,7 +26,7 @@ async def test_a_file_is_announced_and_then_comes_in_bulk_under_its_name() -> No
         ann, bob = await tester.join("files:a", "ann"), await tester.join("files:a", "bob")
         await ann.publish(b"\x00\xff" * 1000, key="cat.jpg")
         assert heard(bob) == [
-            ("default", None, {"file": "cat.jpg", "size": 2000, "from": "ann"}),
+            (None, None, {"file": "cat.jpg", "size": 2000, "from": "ann"}),
             ("bulk", "cat.jpg", b"\x00\xff" * 1000),
         ]
         assert {message.sender for message in bob.messages} == {"ann"}
@@ -45,7 +45,7 @@ async def test_an_echo_is_heard_if_asked_for() -> None:
     async with PluginTester(Files) as tester:
         ann = await tester.join("files:a", "ann")
         await ann.publish(b"x", key="a", echo=True)
-        assert [channel for channel, _, _ in heard(ann)] == ["default", "bulk"]
+        assert [channel for channel, _, _ in heard(ann)] == [None, "bulk"]
 
 
 async def test_a_file_for_one_is_heard_by_that_one_and_not_kept() -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from relay.errors import CloseCode, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import Ping, ProtocolError, Publish
+from relay.protocols.parts import decode_part
+from relay.protocols.relay_v1 import OPTIONAL
 from tests.unit.protocols.table import FORMATS, JSON, MSGPACK, Format, answers, commands
 
 both = pytest.mark.parametrize("form", FORMATS, ids=str)
@@ -45,6 +47,32 @@ def test_what_one_format_says_the_other_hears() -> None:
     for sender, receiver in ((JSON, MSGPACK), (MSGPACK, JSON)):
         message = Message("r", sender.payload({"a": [1, "ü", None, 2.5]}), "ann", offset=1)
         assert receiver.said(receiver.protocol.message(message))["data"] == {"a": [1, "ü", None, 2.5]}
+
+
+FULL = Message(
+    "r", Payload(Kind.TEXT, b"hi"), "ann", channel="state", key="k", to="bob", offset=7, at=1.5
+)  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("fields", [set(), {"key"}, {"offset", "from"}, set(OPTIONAL)], ids=str)
+def test_a_client_is_told_of_a_message_what_it_wants_to_know(form: Format, fields: set[str]) -> None:
+    protocol = type(form.protocol)(fields=frozenset(fields))
+    said = form.said(protocol.message(FULL))
+    assert set(said) == {"t", "room", "data"} | fields
+    whole = form.said(form.protocol.message(FULL))
+    assert said == {name: value for name, value in whole.items() if name in said}
+    (remembered,) = form.said(protocol.ok(1, {"messages": [FULL]}))["messages"]
+    assert remembered == said, "what a room remembers looks the same"
+
+
+@both
+def test_the_envelope_of_parts_has_the_wanted_fields_alone(form: Format) -> None:
+    parts = type(form.protocol)(fields=frozenset({"key"})).parts(FULL)
+    assert parts is not None
+    frame = parts.cut(0, 0, 2)
+    part = decode_part(frame[2:])
+    assert set(form.decode(part.envelope)) == {"t", "room", "kind", "key"}
 
 
 @both

@@ -9,7 +9,7 @@ import trio.testing
 
 from relay.config.schema import Channel
 from relay.errors import Refused
-from relay.model import Message, Payload
+from relay.model import Kind, Message, Payload
 from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Room
 from tests.unit.rooms.kit import Counting, House
 
@@ -278,6 +278,18 @@ def test_counts_are_of_messages_and_of_deliveries() -> None:
     room.broadcast("y")
     room.send("bob", "z")
     assert (house.hub.published, house.hub.delivered) == (3, 2 + 3 + 1)
+
+
+def test_the_rooms_own_channel_is_not_named_to_its_members() -> None:
+    house = House()
+    ann, bob = house.peer("ann"), house.peer("bob")
+    room = house.join("r", ann, bob)
+    said = [Message("r", Payload(Kind.TEXT, b"x"), channel=channel) for channel in (None, "default", "urgent")]
+    for message in said:
+        house.hub.publish(room, message, None)
+    assert [message.channel for message in said] == [None, None, "urgent"]
+    with pytest.raises(Refused):
+        house.hub.publish(room, Message("r", Payload(Kind.TEXT, b"x"), channel="no such"), None)
 
 
 def test_a_full_member_does_not_keep_a_message_from_the_others() -> None:
