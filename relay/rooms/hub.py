@@ -14,14 +14,17 @@ from relay.delivery.channels import Channels
 from relay.delivery.outbox import put_all
 from relay.errors import Refused
 from relay.model import Message
-from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Membership, Peer, Room, Router
+from relay.rooms.archive import Archive, Record
+from relay.rooms.journal import Journal
+from relay.rooms.receipts import Receipts
+from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Membership, Peer, Room, RoomRule, Router
 
 
 class Hub:
     """All rooms of this node.
 
     `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must
-    hear.
+    hear. `receipts`: how many a room keeps, and for how many seconds. `journal` has the rooms whose rule says `durable`.
     """
 
     def __init__(
@@ -33,6 +36,9 @@ class Hub:
         new_epoch: Callable[[], str],
         forward: Callable[[Message], None] | None = None,
         part_bytes: int = 16384,
+        archive: Archive | None = None,
+        journal: Journal | None = None,
+        receipts: tuple[int, float] = (1000, 300.0),
     ) -> None:
         self.channels: Final = channels
         self.router = router
@@ -40,6 +46,9 @@ class Hub:
         self.new_epoch: Final = new_epoch
         self.forward = forward
         self.part_bytes = part_bytes
+        self.archive: Final = archive if archive is not None else Archive()
+        self.journal: Final = journal
+        self._receipts = receipts
         self.rooms: Final[dict[str, Room]] = {}
         self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
         self.on_removed: Callable[[Peer, Room, str], None] | None = None
@@ -57,22 +66,43 @@ class Hub:
             if owner is None:
                 raise Refused("no_such_room", setting="plugins")
             rule, handler = owner
-            room = Room(self, name, rule, handler, self.new_epoch())
+            room = Room(self, name, rule, handler, self._record(name, rule))
             self.rooms[name] = room
             room.holds += 1  # the plugin may use the room while it opens it
             try:
                 handler.opened(room)
             except BaseException:  # the plugin will not have it: there is no room
                 del self.rooms[name]
+                self.archive.sleep(name, _record_of(room))
                 raise
             room.holds -= 1
         return room
 
+    def _record(self, name: str, rule: RoomRule) -> Record:
+        """What is remembered of the room; else a new life."""
+        record = self.archive.wake(name)
+        if record is None:
+            record = Record(self.new_epoch(), 0, None, None)
+        if not rule.history:
+            record.history = None
+        elif record.history is None:
+            record.history = self.archive.history(rule.history, rule.history_seconds, rule.history_bytes)
+            record.history.floor = record.offset
+        return record
+
+    def receipts(self, room: Room) -> Receipts:
+        """Which publishes of a room were answered already."""
+        if room.receipts is None:
+            room.receipts = Receipts(*self._receipts)
+        return room.receipts
+
     def free_if_empty(self, room: Room) -> None:
-        """Forgets a room nobody is in. What it remembers goes with it: a room lives as long as it has members."""
+        """Frees a room nobody is in. Its messages and receipts sleep in the archive; the plugin's state goes."""
         if not room.members and not room.holds and self.rooms.get(room.name) is room:
             del self.rooms[room.name]
             room.handler.freed(room)
+            if room.history or room.receipts:
+                self.archive.sleep(room.name, _record_of(room))
 
     def join(self, peer: Peer, room: Room, *, may_publish: bool, may_see: bool = True) -> Membership:
         """Puts a peer into a room; both maps. Raises Refused("already_joined", "room_full")."""
@@ -147,9 +177,22 @@ class Hub:
             # Nobody could be sent it: put into the lanes of its receivers, it would end or cost every one of them.
             why = f"a message in channel {lane.name} has at most {lane.largest} bytes"
             raise Refused("too_large", why, setting=lane.setting)
-        room.offset = message.offset = room.offset + 1
         message.at = self.clock()
-        if room.history is not None and message.to is None:
+        if room.journal is not None:
+            room.journal.append(room, message, skip)
+            return
+        room.offset = room.numbered = message.offset = room.offset + 1
+        if room.history is not None:
+            room.history.add(message)
+        self.published += 1
+        self.deliver(room, message, skip)
+        if self.forward is not None:
+            self.forward(message)
+
+    def written(self, room: Room, message: Message, skip: Peer | None) -> None:
+        """A message of a durable room is on disk: now it is heard. The second half of `publish`."""
+        room.offset = message.offset
+        if room.history is not None:
             room.history.add(message)
         self.published += 1
         self.deliver(room, message, skip)
@@ -199,3 +242,7 @@ class Hub:
                 for peer, outbox in audience.items():
                     if peer is not who and members[peer].may_see:
                         outbox.put(index, told)
+
+
+def _record_of(room: Room) -> Record:
+    return Record(room.epoch, room.offset, room.history, room.receipts)

@@ -14,10 +14,13 @@ from relay.delivery.outbox import Outbox
 from relay.errors import CloseReason
 from relay.model import Message, Payload
 from relay.protocols.base import WireProtocol
+from relay.rooms.archive import Record
 from relay.rooms.history import History
+from relay.rooms.receipts import Receipts
 
 if TYPE_CHECKING:
     from relay.rooms.hub import Hub
+    from relay.rooms.journal import Journal
 
 PRESENCE_EVENTS_UP_TO = 200
 """Members up to which everybody is told of everybody's coming and going; in a bigger room one asks with `presence`."""
@@ -40,7 +43,10 @@ class Peer(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class RoomRule:
-    """What the config says about the rooms of one plugin table. `channel` is a lane's index."""
+    """What the config says about the rooms of one plugin table. `channel` is a lane's index.
+
+    `last_value`: whoever joins hears the newest message. `durable`: a message is heard once it is on disk.
+    """
 
     plugin: str
     channel: int
@@ -48,6 +54,9 @@ class RoomRule:
     history_seconds: float = 0.0
     presence: bool = False
     max_members: int = 0
+    history_bytes: int = 0
+    last_value: bool = False
+    durable: bool = False
 
 
 class Membership:
@@ -75,22 +84,27 @@ class Room:
         "history",
         "holds",
         "hub",
+        "journal",
         "members",
         "name",
+        "numbered",
         "offset",
+        "receipts",
         "rule",
         "state",
         "subjects",
     )
 
-    def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, epoch: str) -> None:
+    def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, record: Record) -> None:
         self.hub = hub
         self.name = name
         self.rule = rule
         self.handler = handler  # the plugin's hooks, opaque here: a floor above
-        self.epoch = epoch
-        self.offset = 0
-        self.history = History(rule.history, rule.history_seconds) if rule.history else None
+        self.epoch = record.epoch
+        self.offset = self.numbered = record.offset  # the newest message heard, and the newest that has a number
+        self.history: History | None = record.history
+        self.receipts: Receipts | None = record.receipts
+        self.journal: Journal | None = hub.journal if rule.durable else None
         self.members: dict[Peer, Membership] = {}
         self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
         self.subjects: dict[str, int] = {}  # how many connections each subject has in here
