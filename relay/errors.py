@@ -181,6 +181,8 @@ ERROR_CODES: Final[dict[str, str]] = {
     "no_such_method": "the plugin of this room has no such method",
     "no_such_subject": "nobody of that name is in the room",
     "not_recoverable": "that position in the room's history is gone",
+    "in_progress": "the same message is being handled just now",
+    "unavailable": "the relay cannot keep this message just now",
     "timeout": "the plugin did not answer in time",
     "plugin_off": "the plugin of this room was switched off after repeated failures",
     "internal": "a bug on our side; it was logged",

@@ -44,7 +44,10 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
-    """`to` names a subject: only its connections in the room hear it. `echo`: the sender hears it too."""
+    """`to` names a subject: only its connections in the room hear it. `echo`: the sender hears it too.
+
+    `once`: a key of the sender's; a publish that comes again with it is answered as before, and not heard again.
+    """
 
     room: str
     data: Payload
@@ -54,6 +57,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     to: str | None = None
     echo: bool = False
     ttl: float | None = None
+    once: str | None = None
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -72,10 +76,13 @@ class Presence(msgspec.Struct, frozen=True, gc=False):
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
+    """What came after `since`, or the newest `last` messages, or of those below the offset `before` the newest `last`."""
+
     room: str
     id: RequestId = None
     since: Position | None = None
     last: int = 0
+    before: int | None = None
 
 
 class Auth(msgspec.Struct, frozen=True, gc=False):

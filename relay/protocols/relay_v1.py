@@ -59,6 +59,7 @@ class _Publish(_In, tag="publish", kw_only=True, frozen=True):
     ttl: float | None = None
     to: str | None = None
     echo: bool = False
+    once: str | None = None
 
 
 class _Parted(_In, tag="publish", kw_only=True, frozen=True):
@@ -71,6 +72,7 @@ class _Parted(_In, tag="publish", kw_only=True, frozen=True):
     ttl: float | None = None
     to: str | None = None
     echo: bool = False
+    once: str | None = None
 
 
 class _Call(_In, tag="call", kw_only=True, frozen=True):
@@ -88,6 +90,7 @@ class _History(_In, tag="history", kw_only=True, frozen=True):
     room: str
     since: Position | None = None
     last: int = 0
+    before: int | None = None
 
 
 class _Auth(_In, tag="auth", kw_only=True, frozen=True):
@@ -185,6 +188,7 @@ class _RelayV1(ABC, Generic[Codec]):
                 command.to,
                 command.echo,
                 command.ttl,
+                command.once,
             )
         return self._rarer(command)
 
@@ -204,7 +208,15 @@ class _RelayV1(ABC, Generic[Codec]):
             raise refused from None
         data = Payload(kind, payload)
         return Publish(
-            command.room, data, command.id, command.channel, command.key, command.to, command.echo, command.ttl
+            command.room,
+            data,
+            command.id,
+            command.channel,
+            command.key,
+            command.to,
+            command.echo,
+            command.ttl,
+            command.once,
         )
 
     def _rarer(self, command: _AnyIn) -> Command:
@@ -220,7 +232,7 @@ class _RelayV1(ABC, Generic[Codec]):
             case _Presence():
                 return Presence(command.room, command.id)
             case _History():
-                return History(command.room, command.id, command.since, command.last)
+                return History(command.room, command.id, command.since, command.last, command.before)
             case _Auth():
                 return Auth(command.token, command.id)
             case _Ping():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from relay import decisions
@@ -21,7 +22,7 @@ from relay.protocols.base import Command, Hello, Join, ProtocolError, Publish, R
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Membership, Room
-from relay.session import requests
+from relay.session import publishing, requests
 from relay.session.credentials import Credentials
 from relay.session.incoming import Incoming
 from relay.session.services import Services
@@ -204,17 +205,12 @@ class Connection:
         message = self.said(command)
         handler = room.handler
         if handler.message_is_async or (self.joining is not None and name in self.joining):
-            requests.later_in(self, room, command.channel, lambda: self.publish_later(room, message, command.id))
-            return
-        if command.id is None:
+            job = partial(publishing.publish_later, self, room, message, command)
+            requests.later_in(self, room, command.channel, job)
+        elif command.id is None and command.once is None:
             handler.message(room, self, message)
-            return
-        try:
-            handler.message(room, self, message)
-        except Refused as refused:
-            refused.request = command.id
-            raise
-        self.ok(command.id, {"offset": room.offset})
+        else:
+            publishing.publish(self, room, message, command)
 
     def _may_not_publish(self, command: Publish) -> None:
         """Refuses what is published in a room that is only heard; in its only room a client is told by the end. Raises
@@ -365,14 +361,6 @@ class Connection:
                 self.publish(command) if type(command) is Publish else self.execute(command)
             except Refused as refused:
                 self.refuse(refused.request, refused)
-
-    async def publish_later(self, room: Room, message: Message, request: RequestId) -> None:
-        try:
-            await room.handler.later("on_message", room, self, message)
-        except Refused as refused:
-            self.refuse(request, refused)
-        else:
-            self.ok(request, {"offset": room.offset})
 
     # Readers that cannot keep up.
 

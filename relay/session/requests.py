@@ -7,14 +7,15 @@ room that does not exist look the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from relay.delivery.channels import Overflow
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
-from relay.model import Message, Payload
-from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Position, Presence, Publish, RequestId
+from relay.model import Payload
+from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId
 from relay.protocols.names import check_room_name
 from relay.rooms.room import Room
+from relay.session import publishing, recall
 from relay.session.work import Job
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 KNOWN_CODES: Final = frozenset(ERROR_CODES)
 MOST_MEMBERS: Final = 1000  # subjects listed in one answer
-MOST_MESSAGES: Final = 1000  # messages of history in one answer
 UNGRANTED: Final = "your new token does not grant this room"
 
 
@@ -104,49 +104,28 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
         if command.announce:
             connection.answer(connection.protocol.joined(room.name, connection.subject))
         if command.last and grants.may_read_history(room.name):
-            for message in _remembered(connection, room, None, command.last)["messages"]:
-                connection.outbox.put(room.rule.channel, connection.protocol.message(message), message)
+            recall.send_remembered(connection, room, command.last)
+        else:
+            _last_value(connection, room)
         return
     result: dict[str, Any] = {"room": room.name, "epoch": room.epoch, "offset": room.offset}
     if (command.since is not None or command.last) and grants.may_read_history(room.name):
-        result.update(_remembered(connection, room, command.since, command.last))
+        result.update(recall.recalled(connection, room, room.rule, command))
     if command.members:
         result.update(_members(room))
     frame = connection.protocol.ok(command.id, result)
     if frame is not None:
         # With messages in it, the answer goes the way of the room's messages: what is published next comes behind it.
-        lane = _answer_lane(connection, room) if result.get("messages") else connection.hub.channels.control
+        has_messages = bool(result.get("messages"))
+        lane = recall.answer_lane(connection, room.rule) if has_messages else connection.hub.channels.control
         connection.outbox.put(lane, frame)
+    if "messages" not in result:
+        _last_value(connection, room)
 
 
-def _remembered(connection: Connection, room: Room, since: Position | None, last: int) -> dict[str, Any]:
-    """The part of a room's history that a client asked for, as much as its channel can carry."""
-    messages: list[Message] = []
-    recovered = False
-    if room.history is not None:
-        now = connection.hub.clock()
-        if since is not None:
-            if since.epoch == room.epoch:
-                recovered, messages = room.history.since(since.offset, room.offset, now)
-        else:
-            messages = room.history.last(last, now)
-    budget = connection.hub.channels.lanes[room.rule.channel].capacity // 2
-    kept = 0
-    for message in reversed(messages[-MOST_MESSAGES:]):
-        budget -= 2 * len(message.data) + 256
-        if budget < 0:
-            break
-        kept += 1
-    if kept < len(messages):
-        messages, recovered = messages[len(messages) - kept :], False
-    return {"messages": messages} if since is None else {"messages": messages, "recovered": recovered}
-
-
-def _answer_lane(connection: Connection, room: Room) -> int:
-    """Where an answer goes that must come before the room's next messages: their channel, unless that may drop it."""
-    channels = connection.hub.channels
-    keeps = channels.lanes[room.rule.channel].overflow is Overflow.CLOSE
-    return room.rule.channel if keeps else channels.default
+def _last_value(connection: Connection, room: Room) -> None:
+    if room.rule.last_value and connection.identity.grants.may_read_history(room.name):
+        recall.send_remembered(connection, room, 1)
 
 
 def _members(room: Room) -> dict[str, Any]:
@@ -236,10 +215,10 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
         room = connection.hub.open(name)
         try:
             if room.handler.message_is_async:
-                later_in(connection, room, command.channel, lambda: connection.publish_later(room, message, command.id))
-                return
-            room.handler.message(room, connection, message)
-            connection.ok(command.id, {"offset": room.offset})
+                job = partial(publishing.publish_later, connection, room, message, command)
+                later_in(connection, room, command.channel, job)
+            else:
+                publishing.publish(connection, room, message, command)
         finally:
             connection.hub.free_if_empty(room)
     except Refused as refused:
@@ -289,20 +268,6 @@ def presence(connection: Connection, command: Presence) -> None:
     connection.ok(command.id, {"room": command.room, **(_members(room) if room is not None else empty)})
 
 
-def history(connection: Connection, command: History) -> None:
-    name = command.room
-    if not connection.identity.grants.may_read_history(name):
-        raise Refused("forbidden", "your token does not let you read this room's history")
-    room = connection.hub.rooms.get(name)
-    if room is None:
-        raise Refused("not_joined", "a room's history lives as long as somebody is in it")
-    result = {"room": name, "epoch": room.epoch, "offset": room.offset}
-    result.update(_remembered(connection, room, command.since, command.last or MOST_MESSAGES))
-    frame = connection.protocol.ok(command.id, result)
-    if frame is not None and command.id is not None:
-        connection.outbox.put(_answer_lane(connection, room), frame)
-
-
 def ping(connection: Connection, command: Ping) -> None:
     connection.answer(connection.protocol.pong(command.id))
 
@@ -343,7 +308,7 @@ EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     Leave: leave,
     Call: call,
     Presence: presence,
-    History: history,
+    History: recall.history,
     Auth: renew,
     Ping: ping,
 }
