@@ -31,7 +31,7 @@ from relay.net.transport import Transport
 from relay.ops.systemd import notify
 from relay.plugin.supervisor import run_all
 from relay.process.assembly import assemble
-from relay.process.clocks import run_alarm, run_timers, run_wheel
+from relay.process.clocks import run_alarm, run_sweep, run_timers, run_wheel
 from relay.process.drain import drain
 from relay.process.reload import KeyRefresh, Load, reload
 
@@ -97,6 +97,9 @@ class Server:
                 background.start_soon(run_timers, self.services.timers)
                 background.start_soon(run_wheel, self.services.wheel)
                 background.start_soon(run_alarm, self.counters)
+                background.start_soon(run_sweep, self.hub)
+                if self.parts.store is not None:
+                    background.start_soon(self.parts.store.run)
                 await background.start(run_all, self.parts.plugins)
                 self._keys.begin(background, self.state.rules)
                 async with trio.open_nursery() as connections:

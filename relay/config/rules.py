@@ -138,6 +138,9 @@ def plugin(table: PluginTable) -> Iterator[Fault]:
     patterns = [table.rooms] if isinstance(table.rooms, str) else table.rooms
     if not patterns or not all(patterns):
         yield ("rooms",), "needs at least one pattern, and none may be empty", ""
+    for key in ("last_value", "durable"):
+        if getattr(table, key) and not table.history:
+            yield (key,), "needs a history", "set `history` to the number of messages to remember"
 
 
 def config(whole: Config) -> Iterator[Fault]:
@@ -150,6 +153,8 @@ def config(whole: Config) -> Iterator[Fault]:
             yield ("plugins", name, "channel"), "control is the relay's own channel", "`urgent` goes before the others"
         else:
             yield from known(("plugins", name, "channel"), channel, whole.channels)
+        if table.get("durable") is True and table.get("enabled", True) and not whole.history.file:
+            yield ("plugins", name, "durable"), "needs a file to write to", "set history.file"
     for index, channel in enumerate(whole.auth.default_grants.channels):
         if "*" not in channel:
             yield from known(("auth", "default_grants", "channels", index), channel, whole.channels)

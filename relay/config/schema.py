@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from relay.config.history import History
+from relay.config.plugin_table import PluginTable, Supervision, default_plugins
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
 from relay.config.trust import ALGORITHMS, JWKS, TLS, Auth, Certificate, Claims, Grants, Key, default_keys
 
@@ -25,6 +27,7 @@ __all__ = [
     "Claims",
     "Config",
     "Grants",
+    "History",
     "Internal",
     "Key",
     "Limits",
@@ -305,51 +308,6 @@ def default_channels() -> dict[str, Channel]:
     }
 
 
-class Supervision(Table, frozen=True):
-    """How plugins are watched."""
-
-    directory: Annotated[str, about("Folder whose .py files may hold plugins, beside the installed ones.")] = "plugins"
-    stall: Annotated[Seconds, about("Seconds after which a synchronous hook that still runs is named in the log.")] = (
-        0.1
-    )
-    failures: Annotated[
-        Count, about("Failures within failure_window after which a plugin is switched off; 0: never.")
-    ] = 100
-    failure_window: Annotated[Seconds, about("Seconds over which failures are counted.")] = 60.0
-
-
-class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys every [plugins.NAME] table may have; all others belong to the plugin's own Settings."""
-
-    rooms: Annotated[
-        str | list[str],
-        about("Pattern or patterns of the rooms it serves: whole segments between colons, or a trailing *."),
-    ]
-    use: Annotated[
-        str,
-        about(
-            "The plugin: an entry point's name, 'file' in the plugin directory, or 'module:Class'. Empty: the name of "
-            "the table."
-        ),
-    ] = ""
-    enabled: Annotated[bool, about("false switches it off and keeps its settings.")] = True
-    channel: Annotated[str, about("Channel its messages travel in unless they say otherwise.")] = "default"
-    history: Annotated[Count, about("Messages each room remembers for those who join or come back.")] = 0
-    history_seconds: Annotated[Seconds, about("Seconds a message is remembered.")] = 300.0
-    presence: Annotated[bool, about("Members see who joins and leaves.")] = False
-    max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
-    hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
-
-
-def default_plugins() -> dict[str, dict[str, Any]]:
-    return {
-        "chat": {"rooms": ["lobby", "chat:*"], "history": 100, "presence": True},
-        "direct": {"rooms": "direct:*"},
-        "feed": {"rooms": "feed:*", "history": 10},
-        "echo": {"rooms": "echo:*"},
-    }
-
-
 class Logging(Table, frozen=True):
     """The log, on standard error."""
 
@@ -377,6 +335,7 @@ class Config(Table, frozen=True):
             "name adds a channel."
         ),
     ] = msgspec.field(default_factory=default_channels)
+    history: History = default(History)
     supervision: Supervision = default(Supervision)
     plugins: Annotated[
         dict[str, dict[str, Any]],

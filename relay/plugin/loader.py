@@ -106,7 +106,17 @@ def accept(
     if len(problems) > before:
         return None
     channel = channels.index(table.channel)
-    rule = RoomRule(name, channel, table.history, table.history_seconds, table.presence, table.max_members)
+    rule = RoomRule(
+        name,
+        channel,
+        history=table.history,
+        history_seconds=table.history_seconds,
+        history_bytes=table.history_bytes,
+        last_value=table.last_value,
+        durable=table.durable,
+        presence=table.presence,
+        max_members=table.max_members,
+    )
     return LoadedPlugin(name, plugin, settings, rule, patterns, table.hook_timeout, where(key))
 
 

@@ -6,6 +6,7 @@ configuration is found before anything is started, and told at once.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -28,11 +29,16 @@ from relay.net.tls import Certificates
 from relay.plugin.loader import build_router, load_plugins
 from relay.plugin.supervisor import Supervised, supervise
 from relay.plugin.watchdog import Watchdog
+from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
+from relay.rooms.journal import Journal
 from relay.session import requests
 from relay.session.services import KeyFetch, Services
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
+from relay.store.sqlite import SqliteStore
+
+log = logging.getLogger("relay")
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class Assembly:
     plugins: list[Supervised]
     state: State
     services: Services
+    store: SqliteStore | None
 
 
 def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
@@ -55,12 +62,17 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     counters = Counters()
     channels = Channels(config.channels)
     watchdog = Watchdog(counters, config.supervision.stall)
+    memory = config.history
+    journal = Journal(memory.queue_bytes) if memory.file else None
     hub = Hub(
         channels,
         lambda room: None,
         clock=time.time,
         new_epoch=lambda: secrets.token_urlsafe(6),
         part_bytes=config.outbox.part_bytes,
+        archive=Archive(memory.memory_bytes),
+        journal=journal,
+        receipts=(memory.receipts, memory.receipt_seconds),
     )
     plugins: list[Supervised] = []
     problems = []
@@ -89,6 +101,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     if problems:
         raise ConfigError(problems)
     hub.router = build_router(plugins)
+    store = _open_store(loaded, hub, journal) if journal is not None else None
     hub.on_removed = requests.removed  # type: ignore[assignment]
     limits = config.limits
     subjects = Counts(limits.connections_per_subject)
@@ -120,4 +133,16 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         return None if fetcher is None else fetcher.wait_for_kid
 
     services.key_fetch = key_fetch
-    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services)
+    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store)
+
+
+def _open_store(loaded: LoadedConfig, hub: Hub, journal: Journal) -> SqliteStore:
+    """The file of durable rooms, read. Raises ConfigError."""
+    memory = loaded.config.history
+    try:
+        store = SqliteStore(loaded.resolve(memory.file), sync=memory.sync, receipt_seconds=memory.receipt_seconds)
+    except ConfigError as error:
+        raise ConfigError(located(error, loaded)) from None
+    rooms = store.load(hub, journal)
+    log.info("rooms are remembered", extra={"fields": {"rooms": rooms, "file": str(store.file)}})
+    return store

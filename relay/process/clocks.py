@@ -11,11 +11,13 @@ from typing import Final
 import trio
 
 from relay.counters import Counters
+from relay.rooms.hub import Hub
 from relay.session.timers import Timers, Wheel
 
 log = logging.getLogger("relay")
 
 ALARM_EVERY: Final = 10.0  # seconds
+SWEEP_EVERY: Final = 5.0  # seconds
 
 
 async def run_timers(timers: Timers) -> None:
@@ -64,3 +66,10 @@ async def run_alarm(counters: Counters) -> None:
                 setting = "outbox.urgent_p99_ms"
                 fields = {"channel": channel, "late": late - old_late, "of": count - old_count, "setting": setting}
                 log.warning("urgent messages are late", extra={"fields": fields})
+
+
+async def run_sweep(hub: Hub) -> None:
+    """Forgets what rooms that nobody is in have remembered long enough."""
+    while True:
+        await trio.sleep(SWEEP_EVERY)
+        hub.archive.sweep(hub.clock())

@@ -21,7 +21,7 @@ log = logging.getLogger("relay")
 
 Load = Callable[[], LoadedConfig]
 
-AT_START: Final = ("server", "internal", "channels", "supervision", "plugins", "outbox")
+AT_START: Final = ("server", "internal", "channels", "history", "supervision", "plugins", "outbox")
 """Tables that are read once; the log says where they have changed."""
 
 

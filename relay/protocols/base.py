@@ -76,7 +76,7 @@ class Presence(msgspec.Struct, frozen=True, gc=False):
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """What came after `since`, or the newest `last` messages, or of those below the offset `before` the newest `last`."""
+    """What came after `since`; or the newest `last` messages, those below the offset `before` if that is given."""
 
     room: str
     id: RequestId = None

@@ -115,9 +115,7 @@ class History:
         seen = (message for message in reversed(messages) if message.to is None or message.to == subject)
         return list(islice(seen, count))[::-1]
 
-    def since(
-        self, offset: int, newest: int, now: float, subject: str | None = None
-    ) -> tuple[bool, list[Message]]:
+    def since(self, offset: int, newest: int, now: float, subject: str | None = None) -> tuple[bool, list[Message]]:
         """What came after `offset`, and whether that is all: `newest` is the room's offset now.
 
         An offset beyond `newest` belongs to another life of the room, and nothing can be said about it: (False, []).

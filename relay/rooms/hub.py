@@ -24,7 +24,8 @@ class Hub:
     """All rooms of this node.
 
     `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must
-    hear. `receipts`: how many a room keeps, and for how many seconds. `journal` has the rooms whose rule says `durable`.
+    hear. `receipts`: how many a room keeps, and for how many seconds. `journal` takes what rooms say whose rule is
+    `durable`.
     """
 
     def __init__(
@@ -93,8 +94,11 @@ class Hub:
     def receipts(self, room: Room) -> Receipts:
         """Which publishes of a room were answered already."""
         if room.receipts is None:
-            room.receipts = Receipts(*self._receipts)
+            room.receipts = self.new_receipts()
         return room.receipts
+
+    def new_receipts(self) -> Receipts:
+        return Receipts(*self._receipts)
 
     def free_if_empty(self, room: Room) -> None:
         """Frees a room nobody is in. Its messages and receipts sleep in the archive; the plugin's state goes."""

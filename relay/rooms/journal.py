@@ -62,10 +62,11 @@ Entry: TypeAlias = Written | Receipted | Forgotten | Afterwards
 
 
 class Journal:
-    """`wake`, handed in, tells the store that there is something to write."""
+    """`wake`, handed in, tells the store that there is something to write. `space`: whose rooms these are."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, space: str = "") -> None:
         self.most_bytes: Final = most_bytes
+        self.space: Final = space
         self.wake: Callable[[], None] = lambda: None
         self.bytes = 0
         self.failures = 0

@@ -81,7 +81,7 @@ def test_a_plugin_may_give_its_room_back_while_it_opens_it() -> None:
     assert house.handler.freed_rooms == []
 
 
-def test_each_life_of_a_room_has_its_own_epoch_offsets_and_state() -> None:
+def test_a_room_that_is_opened_again_goes_on_where_it_was_without_the_plugins_state() -> None:
     house = House(history=5)
     ann = house.peer("ann")
     first = house.join("r", ann)
@@ -89,9 +89,22 @@ def test_each_life_of_a_room_has_its_own_epoch_offsets_and_state() -> None:
     first.state["k"] = 1
     house.hub.leave(ann, first)
     second = house.join("r", ann)
-    assert second.epoch != first.epoch
+    assert second.epoch == first.epoch
     assert second.history is not None
-    assert (second.offset, second.state, len(second.history)) == (0, {}, 0)
+    assert (second.offset, second.state, len(second.history)) == (1, {}, 1)
+    assert len(house.hub.archive) == 0
+
+
+def test_a_room_that_remembers_nothing_begins_a_new_life() -> None:
+    house = House()
+    ann = house.peer("ann")
+    first = house.join("r", ann)
+    first.broadcast("x")
+    first.state["k"] = 1
+    house.hub.leave(ann, first)
+    second = house.join("r", ann)
+    assert second.epoch != first.epoch
+    assert (second.offset, second.state, second.history) == (0, {}, None)
 
 
 def test_a_room_of_an_older_life_does_not_free_the_newer() -> None:

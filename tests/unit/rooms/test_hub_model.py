@@ -57,8 +57,9 @@ class HubModel(RuleBasedStateMachine):
         if peer.subject not in {member.subject for member in self.members[room]}:
             self.others_hear(room, ("left", room, peer.subject))
         if not self.members[room]:
-            del self.members[room], self.offsets[room]
-            self.said.pop(room, None)
+            del self.members[room]
+            if not self.said.get(room):  # nothing to remember: the next life begins anew
+                self.offsets.pop(room, None)
 
     @precondition(lambda self: self.members)
     @rule(data=st.data(), kick=st.booleans())
@@ -95,12 +96,13 @@ class HubModel(RuleBasedStateMachine):
         if to is None:
             assert room.broadcast(text, sender=sender, echo=echo) == self.offsets[name]
             self.others_hear(name, text, None if echo else sender)
-            self.said.setdefault(name, []).append(text)
+            self.said.setdefault(name, []).append((to, text))
             used = {peer.protocol for peer in self.members[name] if echo or peer is not sender}
             for protocol in self.protocols:
                 assert protocol.encoded.pop((name, self.offsets[name]), 0) == (protocol in used)
         else:
             assert room.send(to, text, sender=sender) == self.offsets[name]
+            self.said.setdefault(name, []).append((to, text))
             for peer in self.members[name]:
                 if peer.subject == to:
                     self.expected[peer].append(text)
@@ -135,7 +137,7 @@ class HubModel(RuleBasedStateMachine):
             assert all(hub.joined[peer][name] is membership for peer, membership in room.members.items())
             assert room.history is not None
             kept = [message.data.value() for message in room.history.last(99, self.house.now)]
-            assert kept == self.said.get(name, [])[-HISTORY:]
+            assert kept == [text for to, text in self.said.get(name, [])[-HISTORY:] if to is None]
 
     @invariant()
     def every_room_is_opened_and_freed_once_a_life(self) -> None:

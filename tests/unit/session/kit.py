@@ -27,7 +27,9 @@ from relay.plugin.loader import accept, build_router
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
 from relay.protocols.base import WireProtocol
+from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
+from relay.rooms.journal import Journal
 from relay.session import requests
 from relay.session.connection import Connection, Hold
 from relay.session.services import Services
@@ -76,12 +78,17 @@ class House:
         self.tick = tick or Tick(lambda: None)
         self.tick.clock = trio.current_time
         epochs = itertools.count(1)
+        memory = config.history
+        self.journal = Journal(memory.queue_bytes) if memory.file else None
         self.hub = Hub(
             self.channels,
             lambda name: None,
             clock=lambda: START + trio.current_time(),
             new_epoch=lambda: f"epoch-{next(epochs)}",
             part_bytes=config.outbox.part_bytes,
+            archive=Archive(memory.memory_bytes),
+            journal=self.journal,
+            receipts=(memory.receipts, memory.receipt_seconds),
         )
         self.plugins = {name: self._plugin(name, *what) for name, what in plugins.items()}
         self.hub.router = build_router(list(self.plugins.values()))
@@ -131,6 +138,11 @@ class House:
 
     def plugin(self, name: str) -> Any:
         return self.plugins[name].plugin
+
+    def write(self, problem: str | None = None) -> None:
+        """What the store does: all that durable rooms have said is on disk now, or cannot be written."""
+        assert self.journal is not None
+        self.journal.settle(self.journal.take(), problem)
 
     def client(
         self,

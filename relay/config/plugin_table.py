@@ -1,0 +1,71 @@
+"""The settings of plugins: how they are watched, and what every plugin's table may say.
+
+Not here: a plugin's own settings (its `Settings` class). The one rule: as in schema, a description says what a setting
+does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from relay.config.table import Bytes, Count, Seconds, Table, about
+
+
+class Supervision(Table, frozen=True):
+    """How plugins are watched."""
+
+    directory: Annotated[str, about("Folder whose .py files may hold plugins, beside the installed ones.")] = "plugins"
+    stall: Annotated[Seconds, about("Seconds after which a synchronous hook that still runs is named in the log.")] = (
+        0.1
+    )
+    failures: Annotated[
+        Count, about("Failures within failure_window after which a plugin is switched off; 0: never.")
+    ] = 100
+    failure_window: Annotated[Seconds, about("Seconds over which failures are counted.")] = 60.0
+
+
+class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys every [plugins.NAME] table may have; all others belong to the plugin's own Settings."""
+
+    rooms: Annotated[
+        str | list[str],
+        about("Pattern or patterns of the rooms it serves: whole segments between colons, or a trailing *."),
+    ]
+    use: Annotated[
+        str,
+        about(
+            "The plugin: an entry point's name, 'file' in the plugin directory, or 'module:Class'. Empty: the name of "
+            "the table."
+        ),
+    ] = ""
+    enabled: Annotated[bool, about("false switches it off and keeps its settings.")] = True
+    channel: Annotated[str, about("Channel its messages travel in unless they say otherwise.")] = "default"
+    history: Annotated[Count, about("Messages each room remembers for those who join or come back.")] = 0
+    history_seconds: Annotated[Seconds, about("Seconds a message is remembered; 0: until others take its place.")] = (
+        300.0
+    )
+    history_bytes: Annotated[Bytes, about("Bytes each room remembers at most; 0: any number.")] = 0
+    last_value: Annotated[
+        bool, about("Whoever joins hears the newest message at once. Needs a history of at least 1.")
+    ] = False
+    durable: Annotated[
+        bool,
+        about(
+            "Its rooms' history is kept on disk (history.file): a message is heard, and its publisher answered, once "
+            "it is written. Needs a history of at least 1."
+        ),
+    ] = False
+    presence: Annotated[bool, about("Members see who joins and leaves.")] = False
+    max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
+    hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
+
+
+def default_plugins() -> dict[str, dict[str, Any]]:
+    return {
+        "chat": {"rooms": ["lobby", "chat:*"], "history": 100, "presence": True},
+        "direct": {"rooms": "direct:*"},
+        "feed": {"rooms": "feed:*", "history": 10},
+        "echo": {"rooms": "echo:*"},
+    }

@@ -1,0 +1,1 @@
+"""What outlives the process: the messages of durable rooms, on disk."""
