@@ -80,7 +80,8 @@ class RelayProcess:
         self.ssl_context = ssl.create_default_context(cafile=str(certificates.authority))
 
     def start(self) -> None:
-        """Start it and wait until it listens. Raises RuntimeError, with the log, when it does not."""
+        """Start it, maybe again, and wait until it listens. Raises RuntimeError, with the log, when it does not."""
+        self._lines = []
         self.process = subprocess.Popen(
             [*SERVE, "-c", str(self.config_path)],
             cwd=self.folder,

@@ -224,7 +224,7 @@ def test_a_file_that_is_not_ours_is_left_alone(file: Path, content: bytes | None
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot open .*rooms.db"):
+    with pytest.raises(ConfigError, match=r"cannot open .*rooms\.db"):
         SqliteStore(tmp_path / "nowhere" / "rooms.db")
 
 
