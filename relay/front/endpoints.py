@@ -188,6 +188,7 @@ class Pages:
             protocols[name] = protocols.get(name, 0) + 1
             waiting += link.outbox.size
         certificates = self.state.certificates
+        journal = self.hub.journal
         return Gauges(
             rooms=len(self.hub.rooms),
             members=sum(len(room.members) for room in self.hub.rooms.values()),
@@ -195,6 +196,10 @@ class Pages:
             delivered=self.hub.delivered,
             connections_by_protocol=protocols,
             outbox_bytes=waiting,
+            remembered_bytes=self.hub.archive.bytes,
+            rooms_asleep=len(self.hub.archive),
+            journal_bytes=None if journal is None else journal.bytes,
+            journal_failures=None if journal is None else journal.failures,
             certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},
             started_at=self.state.started_at,
             ready=self.state.ready,

@@ -37,6 +37,10 @@ class Gauges:
     delivered: int | None = None
     connections_by_protocol: Mapping[str, int] = field(default_factory=dict)
     outbox_bytes: int | None = None
+    remembered_bytes: int | None = None
+    rooms_asleep: int | None = None
+    journal_bytes: int | None = None
+    journal_failures: int | None = None
     certificate_expiry: Mapping[str, float] = field(default_factory=dict)
     started_at: float | None = None
     loop_lag: float | None = None
@@ -229,6 +233,30 @@ TABLE: Final = (
         "counter",
         "Messages put into outboxes, one for each receiver.",
         lambda c, g: _one(g.delivered),
+    ),
+    Entry(
+        "remembered_bytes",
+        "gauge",
+        "What rooms remember, in memory (at most history.memory_bytes).",
+        lambda c, g: _one(g.remembered_bytes),
+    ),
+    Entry(
+        "rooms_asleep",
+        "gauge",
+        "Rooms that nobody is in and that are remembered.",
+        lambda c, g: _one(g.rooms_asleep),
+    ),
+    Entry(
+        "disk_queue_bytes",
+        "gauge",
+        "What durable rooms have said and the disk has not yet.",
+        lambda c, g: _one(g.journal_bytes),
+    ),
+    Entry(
+        "disk_failures",
+        "counter",
+        "Times that messages of durable rooms could not be written.",
+        lambda c, g: _one(g.journal_failures),
     ),
     Entry("outbox_bytes", "gauge", "Bytes waiting for clients in this process.", lambda c, g: _one(g.outbox_bytes)),
     # Plugins.
