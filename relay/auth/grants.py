@@ -153,6 +153,19 @@ def _complete(room: str) -> bool:
     return room != "" and room[-1] != ":"
 
 
+class Bounded(PatternSet):
+    """The same question of rooms under one prefix; of all others the answer is no, whatever the patterns say."""
+
+    __slots__ = ("_bound",)
+
+    def __init__(self, patterns: Sequence[RoomPattern], bound: str) -> None:
+        super().__init__(patterns)
+        self._bound: Final = bound
+
+    def matches(self, room: str) -> bool:
+        return room.startswith(self._bound) and super().matches(room)
+
+
 class CompiledGrants:
     """What one token allows, ready to be asked. Made by `compile_grants`."""
 
@@ -203,12 +216,15 @@ _ROOM_KEYS: Final = ("join", "publish", "presence", "history", "call")
 _KEYS: Final = frozenset({*_ROOM_KEYS, "channels", "join_at_start"})
 
 
-def compile_grants(claim: object, subject: str, *, setting: str = "auth.claims.grants") -> CompiledGrants:
+def compile_grants(
+    claim: object, subject: str, *, setting: str = "auth.claims.grants", bound: str = ""
+) -> CompiledGrants:
     """The grants in a token's claim: an object with lists of patterns, under the keys of `schema.Grants`.
 
     Absent lists: `join`, `publish` and `join_at_start` are empty; `presence` and `history` are as `join`; `call` is as
     `publish`; `channels` are all. A room of `join_at_start` may be joined. `setting` is the config key that a refusal
-    names. Raises Rejected 401 `token_bad_grants`; its reason never quotes the claim.
+    names. `bound` is what every room must begin with: a pattern that reaches further is cut, a room of `join_at_start`
+    elsewhere refused. Raises Rejected 401 `token_bad_grants`; its reason never quotes the claim.
     """
     if not isinstance(claim, dict):
         raise _bad(setting, "the grants are not an object")
@@ -218,27 +234,33 @@ def compile_grants(claim: object, subject: str, *, setting: str = "auth.claims.g
     if sum(map(len, lists.values())) > MAX_PATTERNS:
         raise _bad(setting, f"the grants have more than {MAX_PATTERNS} entries")
     start = tuple(dict.fromkeys(_name(text, subject, setting) for text in lists.get("join_at_start", ())))
+    if not all(room.startswith(bound) for room in start):
+        raise _bad(setting, "join_at_start has a room that is not under the prefix of its issuer")
+
+    def compiled(patterns: Sequence[RoomPattern]) -> PatternSet:
+        return Bounded(patterns, bound) if bound else PatternSet(patterns)
+
     patterns: dict[str, list[RoomPattern]] = {}
     for name in _ROOM_KEYS:
         if name in lists:
             patterns[name] = [_pattern(text, subject, name, setting) for text in lists[name]]
     # "{sub}" with the room as its subject: the room as it is, whatever it holds.
-    join = PatternSet([*patterns.get("join", ()), *(RoomPattern.of_grant(SUBJECT, r) for r in start)])
-    publish = PatternSet(patterns.get("publish", []))
+    join = compiled([*patterns.get("join", ()), *(RoomPattern.of_grant(SUBJECT, r) for r in start)])
+    publish = compiled(patterns.get("publish", []))
     channels = lists.get("channels")
     return CompiledGrants(
         join=join,
         publish=publish,
-        presence=PatternSet(patterns["presence"]) if "presence" in patterns else join,
-        history=PatternSet(patterns["history"]) if "history" in patterns else join,
-        call=PatternSet(patterns["call"]) if "call" in patterns else publish,
+        presence=compiled(patterns["presence"]) if "presence" in patterns else join,
+        history=compiled(patterns["history"]) if "history" in patterns else join,
+        call=compiled(patterns["call"]) if "call" in patterns else publish,
         channels=None if channels is None or "*" in channels else frozenset(channels),
         join_at_start=start,
     )
 
 
 def grants_of_settings(grants: schema.Grants) -> dict[str, list[str]]:
-    """The table `auth.default_grants` as if it were a claim. None there is absent, an empty list allows nothing."""
+    """A table `default_grants` as if it were a claim. None there is absent, an empty list allows nothing."""
     fields = {name: getattr(grants, name) for name in (*_ROOM_KEYS, "channels", "join_at_start")}
     return {name: value for name, value in fields.items() if value is not None}
 

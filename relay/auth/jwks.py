@@ -130,16 +130,17 @@ def _base64url(jwk: dict[str, Any], name: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def keys_from_config(auth: schema.Auth, read: Callable[[str], bytes]) -> KeySet:
-    """All keys known at start: those of `auth.keys` and of the file `auth.jwks.file`. `read` gives a file's bytes.
+def keys_from_config(auth: schema.Trusted, read: Callable[[str], bytes], table: str = "auth") -> KeySet:
+    """All keys known at start: those of `keys` and of the file `jwks.file`. `read` gives a file's bytes, `table` is
+    the config table that they stand in.
 
     Raises ConfigError with every problem found; a configuration that names no key at all is one.
     """
     problems: list[ConfigProblem] = []
     keys: list[VerificationKey] = []
-    for index, table in enumerate(auth.keys):
+    for index, key in enumerate(auth.keys):
         try:
-            keys.append(VerificationKey.from_config(table, read, f"auth.keys[{index}]"))
+            keys.append(VerificationKey.from_config(key, read, f"{table}.keys[{index}]"))
         except ConfigError as error:
             problems += error.problems
     if auth.jwks.file:
@@ -147,13 +148,13 @@ def keys_from_config(auth: schema.Auth, read: Callable[[str], bytes]) -> KeySet:
             keys += parse_jwks(read(auth.jwks.file), max_bytes=auth.jwks.max_bytes, secrets=True).keys.keys
         except OSError as error:
             what = f"cannot read {auth.jwks.file}: {error.strerror or error}"
-            problems.append(ConfigProblem("configuration", "auth.jwks.file", what))
+            problems.append(ConfigProblem("configuration", f"{table}.jwks.file", what))
         except ValueError as error:
-            problems.append(ConfigProblem("configuration", "auth.jwks.file", str(error)))
+            problems.append(ConfigProblem("configuration", f"{table}.jwks.file", str(error)))
     if auth.jwks.url and not auth.jwks.url.lower().startswith("https://"):
-        problems.append(ConfigProblem("configuration", "auth.jwks.url", "keys are fetched over https only"))
+        problems.append(ConfigProblem("configuration", f"{table}.jwks.url", "keys are fetched over https only"))
     if not problems and not keys and not auth.jwks.url:
-        problems.append(ConfigProblem("configuration", "auth.keys", "there is no key to verify tokens with"))
+        problems.append(ConfigProblem("configuration", f"{table}.keys", "there is no key to verify tokens with"))
     if problems:
         raise ConfigError(problems)
     return KeySet(keys)

@@ -38,13 +38,15 @@ TOKEN_CODES: Final[dict[str, tuple[str, str | None]]] = {
 class UnknownKey(Rejected):
     """The token's key is not known *yet*: whoever can fetch keys may do so and verify again.
 
-    `kid` is what the token names, None when it names none and no key of its algorithm is there.
+    `kid` is what the token names, None when it names none and no key of its algorithm is there. `issuer` is the name
+    of the issuer whose keys were looked through.
     """
 
-    def __init__(self, kid: str | None, setting: str) -> None:
+    def __init__(self, kid: str | None, setting: str, issuer: str = "") -> None:
         reason, _ = TOKEN_CODES["token_unknown_key"]
         super().__init__(401, "token_unknown_key", reason, setting=setting, headers=challenge(reason))
         self.kid = kid
+        self.issuer = issuer
 
 
 def refuse(code: str, reason: str | None = None, setting: str | None = None) -> Rejected:

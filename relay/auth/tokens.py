@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -46,6 +46,8 @@ class Identity:
     """Who a verified token speaks for, and what it allows.
 
     `expires` is its exp in Unix seconds, without leeway; `digest` the SHA-256 of the token, for logs and revocation.
+    `issuer` is its iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who somebody is, is
+    tenant and subject together.
     """
 
     subject: str
@@ -54,6 +56,8 @@ class Identity:
     issuer: str | None
     grants: CompiledGrants
     digest: bytes
+    tenant: str = ""
+    trusted: str = ""
 
 
 class _Verified(NamedTuple):
@@ -64,30 +68,63 @@ class _Verified(NamedTuple):
 
 
 class Verifier:
-    """Checks tokens against keys and the settings `auth`. The caller brings the wall clock as `now` (Unix seconds)."""
+    """Checks tokens of one issuer: against its keys and its settings, `auth` itself or one of `auth.issuers`.
 
-    def __init__(self, keys: KeySet | Callable[[], KeySet], auth: schema.Auth) -> None:
-        """`keys` may be a function; it gives the same object until keys change.
+    The caller brings the wall clock as `now` (Unix seconds).
+    """
+
+    def __init__(
+        self,
+        keys: KeySet | Callable[[], KeySet],
+        auth: schema.Trusted,
+        name: str = "",
+        *,
+        cache_tokens: int | None = None,
+        taken: Collection[str] = (),
+    ) -> None:
+        """`keys` may be a function; it gives the same object until keys change. `name` is the issuer's, `taken` are
+        beginnings of subjects that are other issuers'. `cache_tokens` None: what `auth` says.
 
         Raises ConfigError for default grants that cannot be understood.
         """
         self._keys: Final = keys if callable(keys) else lambda: keys
         self._auth: Final = auth
+        self._name: Final = name
+        self._table: Final = schema.table_of(name)
+        own = auth.cache_tokens if isinstance(auth, schema.Auth) else 0
+        self._most: Final = own if cache_tokens is None else cache_tokens
+        self._bound: Final = auth.room_prefix if isinstance(auth, schema.Issuer) else ""
+        self._prefix: Final = auth.subject_prefix if isinstance(auth, schema.Issuer) else ""
+        self._taken: Final = tuple(taken)
         self._default_grants: Final = grants_of_settings(auth.default_grants)
         self._key_setting: Final = "auth.jwks" if auth.jwks.url else "auth.keys"
         self._cache: Final[OrderedDict[bytes, _Verified]] = OrderedDict()
         self._cache_keys = self._keys()
         try:
-            compile_grants(self._default_grants, "subject", setting="auth.default_grants")
+            compile_grants(self._default_grants, self._prefix + "subject", bound=self._bound)
         except Rejected as problem:
-            raise ConfigError([ConfigProblem("configuration", "auth.default_grants", problem.reason)]) from None
+            key = f"{self._table}.default_grants"
+            raise ConfigError([ConfigProblem("configuration", key, problem.reason)]) from None
 
     def verify(self, token: str | bytes, now: float) -> Identity:
         """The identity of a token.
 
         Raises Rejected 401 with a code of `TOKEN_CODES`; `UnknownKey` among them where fetching keys may help.
         """
-        raw = _raw(token)
+        if not self._name:
+            return self._identify(token, now)
+        try:
+            return self._identify(token, now)
+        except Rejected as rejected:
+            # Before the signature is right, nobody is told more of an issuer than that there are some.
+            if rejected.setting == self._key_setting:
+                rejected.setting = "auth.issuers"
+            elif rejected.setting is not None:
+                rejected.setting = self._table + rejected.setting.removeprefix("auth")
+            raise
+
+    def _identify(self, token: str | bytes, now: float) -> Identity:
+        raw = compact(token)
         digest = hashlib.sha256(raw).digest()
         keys = self._keys()
         if keys is not self._cache_keys:
@@ -107,14 +144,19 @@ class Verifier:
         self._cache.move_to_end(digest)
         return found.identity
 
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """Those that a token may be signed with just now."""
+        return self._keys().keys
+
     def cached(self) -> int:
         """Tokens remembered at the moment."""
         return len(self._cache)
 
     def _remember(self, verified: _Verified) -> None:
-        if self._auth.cache_tokens:
+        if self._most:
             self._cache[verified.identity.digest] = verified
-            if len(self._cache) > self._auth.cache_tokens:
+            if len(self._cache) > self._most:
                 self._cache.popitem(last=False)
 
     def _verify(self, raw: bytes, digest: bytes, keys: KeySet, now: float) -> _Verified:
@@ -141,8 +183,9 @@ class Verifier:
             expires=expires,
             jti=_text(claims, "jti"),
             issuer=_text(claims, "iss"),
-            grants=compile_grants(wanted, subject, setting=setting),
+            grants=compile_grants(wanted, subject, setting=setting, bound=self._bound),
             digest=digest,
+            trusted=self._name,
         )
         return _Verified(identity, not_before)
 
@@ -163,7 +206,7 @@ class Verifier:
         """A token without a key: of those that fetching keys may help, say so."""
         if algorithm not in SUPPORTED or (kid is not None and keys.knows(kid)):
             raise refuse("token_wrong_algorithm", setting=self._key_setting)
-        raise UnknownKey(kid, self._key_setting)
+        raise UnknownKey(kid, self._key_setting, self._name)
 
     def _check_times(self, expires: float, not_before: float, now: float) -> None:
         if now >= expires + self._auth.leeway:
@@ -175,12 +218,20 @@ class Verifier:
         subject = claims.get(self._auth.claims.subject)
         if subject is None or subject == "":
             raise refuse("token_no_subject")
-        if not isinstance(subject, str) or not _is_clean(subject):
+        if not isinstance(subject, str) or not _is_clean(self._prefix + subject):
             raise refuse("token_bad_subject")
+        subject = self._prefix + subject
+        if subject.startswith(self._taken):
+            raise refuse("token_bad_subject", "the subject begins as those of another issuer do")
         return subject
 
 
-def _raw(token: str | bytes) -> bytes:
+def claimed_issuer(raw: bytes) -> object:
+    """The iss of a token in compact form, *not verified*: good for choosing what to verify it with, nothing else."""
+    return _object(_segment(raw[raw.index(b".") + 1 : raw.rindex(b".")])).get("iss")
+
+
+def compact(token: str | bytes) -> bytes:
     """The token as bytes in compact form (RFC 7515 section 7.1), without padding."""
     if not token:
         raise refuse("token_missing")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path as File
 from typing import Final, TypeVar
 
@@ -22,7 +23,7 @@ from relay.auth.tokens import Verifier
 from relay.config import LoadedConfig, check_files, parse_listen
 from relay.config.loader import line_of
 from relay.config.positions import Path, join_key
-from relay.config.schema import TLS
+from relay.config.schema import TLS, Issuer, issuers_of, table_of
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.net.listener import check_congestion
@@ -62,9 +63,12 @@ def examine(loaded: LoadedConfig) -> Findings:
             return None
 
     doubts = Doubts(loaded.doubtful)
-    keys = attempt(lambda: keys_from_config(config.auth, lambda path: loaded.resolve(path).read_bytes()), doubts.key)
+    keys: dict[str, KeySet] = {}
+    for name, trusted in issuers_of(config.auth).items():
+        read = partial(keys_from_config, trusted, lambda path: loaded.resolve(path).read_bytes(), table_of(name))
+        keys[name] = attempt(read, doubts.key) or KeySet()
+        attempt(partial(Verifier, KeySet(), trusted, name))
     attempt(lambda: OriginPolicy(config.auth.allowed_origins))
-    attempt(lambda: Verifier(KeySet(), config.auth))
     if not config.server.insecure_plaintext:
         attempt(lambda: Certificates(doubts.pairs(config.tls), loaded.base))
     directory = loaded.resolve(config.supervision.directory)
@@ -82,7 +86,7 @@ def examine(loaded: LoadedConfig) -> Findings:
         findings.summary = [
             ("listens", _listeners(loaded)),
             ("tls", _certificates(loaded)),
-            ("keys", _keys(loaded, keys or KeySet())),
+            ("keys", _keys(loaded, keys)),
             ("plugins", _plugins(plugins or [])),
         ]
         findings.warnings = _warnings(loaded)
@@ -103,7 +107,7 @@ class Doubts:
 
     def key(self, key: str) -> bool:
         """Whether the rest of this key's table is right: what a key must be depends on its algorithm, for one."""
-        table = re.match(r"auth\.keys\[\d+\]", key)
+        table = re.match(r"auth\.(?:issuers\.[\w-]+\.)?keys\[\d+\]", key)
         return table is None or not any(_is_below(doubt, table[0]) for doubt in self._keys)
 
     def pairs(self, settings: TLS) -> TLS:
@@ -161,10 +165,15 @@ def _certificates(loaded: LoadedConfig) -> list[str]:
     return lines or ["none: everything can be read on the way"]
 
 
-def _keys(loaded: LoadedConfig, keys: KeySet) -> list[str]:
-    lines = [f"{key.algorithm}" + (f"  kid {key.kid}" if key.kid else "") for key in keys.keys]
-    if url := loaded.config.auth.jwks.url:
-        lines.append(f"those of {url}")
+def _keys(loaded: LoadedConfig, keys: dict[str, KeySet]) -> list[str]:
+    lines = []
+    for name, trusted in issuers_of(loaded.config.auth).items():
+        if isinstance(trusted, Issuer):
+            bounds = f", rooms {trusted.room_prefix}*" if trusted.room_prefix else ""
+            lines.append(f"of {name} (iss {trusted.issuer}{bounds}):")
+        lines += [f"{key.algorithm}" + (f"  kid {key.kid}" if key.kid else "") for key in keys[name].keys]
+        if trusted.jwks.url:
+            lines.append(f"those of {trusted.jwks.url}")
     return lines
 
 

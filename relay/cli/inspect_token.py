@@ -17,13 +17,14 @@ from typing import Any, Final
 import trio
 
 from relay.auth.grants import CompiledGrants, grants_of_settings
-from relay.auth.jwks import keys_from_config
 from relay.auth.keys import KeySet, VerificationKey
 from relay.auth.refusals import UnknownKey
 from relay.auth.tokens import Identity, Verifier
 from relay.config import LoadedConfig
+from relay.config.schema import Issuer, Trusted, issuers_of, table_of
 from relay.errors import Rejected
 from relay.front.state import Rules
+from relay.net.jwks_fetch import JwksFetcher
 from relay.ops.logs import visible
 
 TIMES: Final = ("exp", "nbf", "iat")
@@ -51,21 +52,21 @@ def explain(loaded: LoadedConfig, token: str, rooms: Iterable[str] = ()) -> Expl
         setting = f" [{rejected.setting}]" if rejected.setting else ""
         found.refused = f"{rejected.code}: {rejected.reason}{setting}"
         return found
-    keys = (
-        rules.jwks.keys
-        if rules.jwks is not None
-        else keys_from_config(loaded.config.auth, lambda path: loaded.resolve(path).read_bytes())
-    )
-    found.lines.append(f"signed by  {_signer(loaded, keys, token)}")
-    auth = loaded.config.auth
+    table = table_of(identity.trusted)
+    auth = issuers_of(loaded.config.auth)[identity.trusted]
+    if identity.trusted:
+        found.lines.append(f"issuer     {identity.trusted}  [{table}]")
+    found.lines.append(f"signed by  {_signer(rules, auth, identity, token)}")
     claim = claims.get(auth.claims.grants) if claims else None
-    origin = f"claim {auth.claims.grants}" if claim is not None else "auth.default_grants"
+    origin = f"claim {auth.claims.grants}" if claim is not None else f"{table}.default_grants"
     found.grants = claim if isinstance(claim, dict) else grants_of_settings(auth.default_grants)
     found.lines += [f"subject    {visible(identity.subject)}", f"may        (by {origin})"]
     for name in ("join", "publish", "presence", "history", "call", "channels", "join_at_start"):
         texts = found.grants.get(name)
         if texts is not None:
             found.lines.append(f"  {name:<14} {visible(', '.join(texts)) or 'nothing'}")
+    if isinstance(auth, Issuer) and auth.room_prefix:
+        found.lines.append(f"  nothing but in rooms {auth.room_prefix}*  [{table}.room_prefix]")
     found.lines += [_in_room(identity.grants, room) for room in rooms]
     return found
 
@@ -74,25 +75,25 @@ def _verify(rules: Rules, token: str) -> Identity:
     try:
         return rules.verify(token)
     except UnknownKey as unknown:
-        if rules.fetcher is None:
+        fetcher = rules.fetchers.get(unknown.issuer)
+        if fetcher is None:
             raise
-        trio.run(_fetch, rules, unknown.kid)
+        trio.run(_fetch, fetcher, unknown.kid)
         return rules.verify(token)
 
 
-async def _fetch(rules: Rules, kid: str | None) -> None:
-    assert rules.fetcher is not None
+async def _fetch(fetcher: JwksFetcher, kid: str | None) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rules.fetcher.keep_fresh)
-        await rules.fetcher.wait_for_kid(kid)
+        nursery.start_soon(fetcher.keep_fresh)
+        await fetcher.wait_for_kid(kid)
         nursery.cancel_scope.cancel()
 
 
-def _signer(loaded: LoadedConfig, keys: KeySet, token: str) -> str:
+def _signer(rules: Rules, auth: Trusted, identity: Identity, token: str) -> str:
     """The key of a token that was accepted: tried one by one, because a verifier does not say."""
-    for key in keys.keys:
+    for key in rules.issuers.verifiers[identity.trusted].keys:
         try:
-            Verifier(KeySet([key]), loaded.config.auth).verify(token, time.time())
+            Verifier(KeySet([key]), auth, identity.trusted).verify(token, time.time())
         except Rejected:
             continue
         return _named(key)

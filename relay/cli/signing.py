@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import OKPAlgorithm
 
 from relay.config import LoadedConfig, read_secret
-from relay.config.schema import Auth
+from relay.config.schema import Trusted, table_of
 from relay.errors import ConfigError, ConfigProblem
 
 EVERYTHING: Final = {"join": ["*"], "publish": ["*"]}
@@ -60,7 +60,7 @@ def seconds_of(text: str) -> float:
 
 
 def make_claims(
-    auth: Auth, subject: str, lifetime: float, *, grants: object = None, more: Mapping[str, Any] | None = None
+    auth: Trusted, subject: str, lifetime: float, *, grants: object = None, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The claims of a token that `auth` will accept, for `lifetime` seconds or the longest allowed. `more` wins."""
     now = int(time.time())
@@ -76,14 +76,18 @@ def make_claims(
     return claims | dict(more or {})
 
 
-def config_key(loaded: LoadedConfig) -> SigningKey:
-    """The first HMAC key of a configuration. Raises ConfigError."""
-    for key in loaded.config.auth.keys:
+def config_key(loaded: LoadedConfig, issuer: str = "") -> SigningKey:
+    """The first HMAC key of an issuer. Raises ConfigError."""
+    auth = loaded.config.auth
+    for key in (auth.issuers[issuer] if issuer else auth).keys:
         if key.algorithm.startswith("HS"):
             return SigningKey(read_secret(loaded, key), key.algorithm, key.kid)
     what = "there is no HMAC key to sign with; the relay verifies tokens of others only"
     hint = "sign with the issuer's key: --private-key PEM"
-    raise ConfigError([ConfigProblem(loaded.where("auth.keys"), "auth.keys", what, hint)])
+    if auth.issuers and not issuer:
+        hint = f"name one of the others with --issuer: {', '.join(auth.issuers)}"
+    table = f"{table_of(issuer)}.keys"
+    raise ConfigError([ConfigProblem(loaded.where(table), table, what, hint)])
 
 
 def private_key(path: Path, algorithm: str | None, kid: str) -> SigningKey:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay.cli.source import Source, config_options, fail, refuse_config
+
+if TYPE_CHECKING:
+    from relay.config import LoadedConfig
+    from relay.config.schema import Trusted
 
 GRANTS = ("join", "publish", "presence", "history", "call")
 
@@ -46,6 +50,7 @@ def _grant_options(function: Any) -> Any:
 @token.command("new")
 @click.option("--subject", required=True, help="Who it is for.")
 @_grant_options
+@click.option("--issuer", default="", metavar="NAME", help="Of which [auth.issuers.NAME] it is; default: [auth].")
 @click.option("--channel", "channels", multiple=True, help="A channel it may name; default: all. May be repeated.")
 @click.option("--join-at-start", multiple=True, metavar="ROOM", help="A room it is put into when it connects.")
 @click.option("--all", "everything", is_flag=True, help="It may join every room and do everything there.")
@@ -63,6 +68,7 @@ def _grant_options(function: Any) -> Any:
 def token_new(
     source: Source,
     subject: str,
+    issuer: str,
     channels: tuple[str, ...],
     join_at_start: tuple[str, ...],
     everything: bool,
@@ -82,6 +88,7 @@ def token_new(
       relay token new --subject ann --all --ttl 7d
       relay token new --subject ann --join 'chat:*' --publish 'chat:*' --join-at-start 'user:{sub}'
       relay token new --subject svc --all --private-key issuer.pem --kid 2026-1
+      relay token new --subject ann --all --issuer acme
     """
     from relay.cli import signing
     from relay.errors import ConfigError
@@ -96,17 +103,28 @@ def token_new(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--ttl") from None
     loaded = source.load_or_exit()
+    auth = issuer_named(loaded, issuer)
     try:
-        key = signing.private_key(private_key, algorithm, kid) if private_key else signing.config_key(loaded)
+        key = signing.private_key(private_key, algorithm, kid) if private_key else signing.config_key(loaded, issuer)
     except ConfigError as error:
         refuse_config(error.problems)
     except (ValueError, OSError) as error:
         raise click.BadParameter(str(error), param_hint="--private-key") from None
-    auth = loaded.config.auth
     made = signing.make_claims(auth, subject, lifetime, grants=grants or None, more=dict(map(_claim, claims)))
     text = key.sign(made)
     click.echo(text)
     _warn(source, text)
+
+
+def issuer_named(loaded: LoadedConfig, name: str) -> Trusted:
+    """The issuer of that name, "" is [auth] itself. Exits for one that is not there."""
+    auth = loaded.config.auth
+    if not name:
+        return auth
+    if name not in auth.issuers:
+        known = ", ".join(auth.issuers) or "none"
+        raise click.BadParameter(f"no table [auth.issuers.{name}]; there are: {known}", param_hint="--issuer")
+    return auth.issuers[name]
 
 
 def _claim(text: str) -> tuple[str, Any]:

@@ -23,7 +23,8 @@ class Setting:
     """One key of a table.
 
     `kind` is its type in words, `range` its bounds or "", `default` a plain value or UNSET. `table` is what a nested
-    table is made of, `items` what a list of tables is made of; None for all others.
+    table is made of, `items` what a list of tables is made of, `named` what tables with names of the operator's choice
+    are made of; None for all others.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Setting:
     meaning: str
     table: type[msgspec.Struct] | None
     items: type[msgspec.Struct] | None
+    named: type[msgspec.Struct] | None
 
 
 def settings(table: type[msgspec.Struct]) -> Iterator[Setting]:
@@ -51,6 +53,7 @@ def settings(table: type[msgspec.Struct]) -> Iterator[Setting]:
             meaning=meaning(field.type),
             table=struct_of(inner),
             items=struct_of(unwrap(inner.item_type)) if isinstance(inner, inspect.ListType) else None,
+            named=struct_of(unwrap(inner.value_type)) if isinstance(inner, inspect.DictType) else None,
         )
 
 

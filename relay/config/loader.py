@@ -22,7 +22,15 @@ from relay.config import rules
 from relay.config.overrides import Overlay, gather
 from relay.config.positions import Path as KeyPath
 from relay.config.positions import join_key, positions
-from relay.config.schema import Config, Key, PluginTable, default_channels, default_plugins
+from relay.config.schema import (
+    Config,
+    Key,
+    PluginTable,
+    default_channels,
+    default_plugins,
+    issuers_of,
+    table_of,
+)
 from relay.config.validate import Validator, root
 from relay.errors import ConfigError, ConfigProblem
 
@@ -101,6 +109,7 @@ def survey(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence
         if problem:
             validator.problems.append(problem)
     fill_channels(document)
+    drop_default_key(document)
     config = msgspec.convert(validator.fit(document, root()), Config)
     return LoadedConfig(
         config=config,
@@ -166,6 +175,13 @@ def fill_channels(document: dict[str, Any]) -> None:
     document["channels"] = merged
 
 
+def drop_default_key(document: dict[str, Any]) -> None:
+    """Who names issuers and gives [auth] no key means that it has none: the development key is not one beside them."""
+    auth = document.get("auth")
+    if isinstance(auth, dict) and auth.get("issuers"):
+        auth.setdefault("keys", [])
+
+
 def split_table(table: dict[str, Any]) -> tuple[PluginTable, dict[str, Any]]:
     """The common keys of a plugin table, and the plugin's own."""
     common = {key: value for key, value in table.items() if key in PluginTable.__struct_fields__}
@@ -181,18 +197,19 @@ def check_files(loaded: LoadedConfig) -> list[ConfigProblem]:
         files += [("tls.certificate", config.tls.certificate, development), ("tls.key", config.tls.key, development)]
         for index, pair in enumerate(config.tls.sni):
             files += [(f"tls.sni[{index}].certificate", pair.certificate, ""), (f"tls.sni[{index}].key", pair.key, "")]
-    if config.auth.jwks.file:
-        files.append(("auth.jwks.file", config.auth.jwks.file, ""))
-    if config.auth.jwks.ca_file:
-        files.append(("auth.jwks.ca_file", config.auth.jwks.ca_file, ""))
-    for index, key in enumerate(config.auth.keys):
-        if key.public_key_file:
-            files.append((f"auth.keys[{index}].public_key_file", key.public_key_file, ""))
-        elif key.secret_file:
-            try:
-                read_secret(loaded, key)
-            except ConfigError as error:
-                problems += error.problems
+    for issuer, trusted in issuers_of(config.auth).items():
+        table = table_of(issuer)
+        files += [
+            (f"{table}.jwks.{key}", text, "") for key in ("file", "ca_file") if (text := getattr(trusted.jwks, key))
+        ]
+        for index, key in enumerate(trusted.keys):
+            if key.public_key_file:
+                files.append((f"{table}.keys[{index}].public_key_file", key.public_key_file, ""))
+            elif key.secret_file:
+                try:
+                    read_secret(loaded, key)
+                except ConfigError as error:
+                    problems += error.problems
     try:
         read_api_keys(loaded)
     except ConfigError as error:
@@ -213,8 +230,12 @@ def read_secret(loaded: LoadedConfig, key: Key) -> bytes:
     """
     if key.secret:
         return key.secret.encode()
-    index = next((index for index, each in enumerate(loaded.config.auth.keys) if each is key), None)
-    name = "auth.keys" + ("" if index is None else f"[{index}].secret_file")
+    keys = (
+        (f"{table_of(issuer)}.keys[{index}].secret_file", each)
+        for issuer, trusted in issuers_of(loaded.config.auth).items()
+        for index, each in enumerate(trusted.keys)
+    )
+    name = next((name for name, each in keys if each is key), "auth.keys")
     try:
         secret = read_start(loaded.resolve(key.secret_file))
     except (OSError, ValueError) as error:

@@ -14,7 +14,16 @@ from typing import Any, Final
 import msgspec
 
 from relay.config.describe import Setting, about_table, settings
-from relay.config.schema import Certificate, Channel, Config, Key, PluginTable, default_channels, default_plugins
+from relay.config.schema import (
+    Certificate,
+    Channel,
+    Config,
+    Issuer,
+    Key,
+    PluginTable,
+    default_channels,
+    default_plugins,
+)
 
 WIDTH: Final = 110
 RULE: Final = "# " + "-" * (WIDTH - 2)
@@ -72,6 +81,20 @@ EXAMPLES: Final[dict[type[msgspec.Struct], tuple[str, msgspec.Struct]]] = {
         Key(algorithm="Ed25519", kid="issuer-1", public_key_file="certs/issuer.pub.pem"),
     ),
 }
+NAMED_EXAMPLES: Final[dict[type[msgspec.Struct], str]] = {
+    Issuer: """\
+#[auth.issuers.acme]
+#issuer = "https://login.acme.example"
+#audience = "https://relay.example"
+#room_prefix = "acme:"
+#subject_prefix = "acme:"
+
+#[[auth.issuers.acme.keys]]
+#algorithm = "Ed25519"
+#kid = "1"
+#public_key_file = "certs/acme.pub.pem\"""",
+}
+"""Tables with names of the operator's choice: there are none by default."""
 MORE_PLUGINS: Final = """\
 # Further plugins that come with the relay, for example:
 #[plugins.game]
@@ -116,7 +139,7 @@ def toml_table(path: str, table: type[msgspec.Struct]) -> Iterator[str]:
     yield f"[{path}]"
     inner: list[Setting] = []
     for setting in settings(table):
-        if setting.table or setting.items:
+        if setting.table or setting.items or setting.named:
             inner.append(setting)
             continue
         yield from ["", *comment(words(setting))]
@@ -127,6 +150,9 @@ def toml_table(path: str, table: type[msgspec.Struct]) -> Iterator[str]:
             yield from toml_table(f"{path}.{setting.name}", setting.table)
         elif setting.items:
             yield from toml_list(f"{path}.{setting.name}", setting, setting.items)
+        elif setting.named:
+            yield from comment(f"{setting.meaning} {about_table(setting.named)} For example:")
+            yield from NAMED_EXAMPLES[setting.named].splitlines()
 
 
 def toml_list(path: str, setting: Setting, item: type[msgspec.Struct]) -> Iterator[str]:
@@ -225,6 +251,8 @@ def markdown_table(path: str, table: type[msgspec.Struct], header: str = "") -> 
         inner = f"{path}.{setting.name}"
         if setting.table:
             yield from markdown_table(inner, setting.table)
+        elif setting.named:
+            yield from markdown_table(f"{inner}.NAME", setting.named)
         elif setting.items:
             yield from markdown_table(inner, setting.items, f"[[{inner}]]")
 
@@ -233,7 +261,7 @@ def markdown_rows(path: str, table: type[msgspec.Struct], environment: bool = Tr
     columns = ["key", "type", "default", "meaning", *(["environment"] if environment else [])]
     yield f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
     for setting in settings(table):
-        if setting.table:
+        if setting.table or setting.named:
             continue
         key = f"{path}.{setting.name}"
         bounds = f", {setting.range}" if setting.range else ""

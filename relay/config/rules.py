@@ -15,7 +15,20 @@ from urllib.parse import urlsplit
 
 from relay.config.address import EVERY, parse_listen, parse_network
 from relay.config.positions import Path
-from relay.config.schema import JWKS, Auth, Config, Internal, Key, Limits, PluginTable, Server
+from relay.config.schema import (
+    JWKS,
+    Auth,
+    Config,
+    Internal,
+    Issuer,
+    Key,
+    Limits,
+    PluginTable,
+    Server,
+    Trusted,
+    issuers_of,
+    table_of,
+)
 from relay.config.suggest import did_you_mean
 
 Fault: TypeAlias = tuple[Path, str, str]
@@ -27,6 +40,8 @@ API_KEY_BYTES: Final = 16
 """Least length of a key of the API."""
 
 # What an origin may look like at all (RFC 6454 section 6.2); the usual slip is a slash at its end.
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PREFIX: Final = re.compile(r"(?:[^\s*{}:]+:)+")
 ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
 SECRET_SOURCES: Final = ("secret", "secret_file")
 PUBLIC_SOURCES: Final = ("public_key", "public_key_file")
@@ -118,8 +133,26 @@ def jwks(table: JWKS) -> Iterator[Fault]:
         yield ("url",), "must be an https URL", "who can change the keys on their way can sign any token"
 
 
-def auth(table: Auth) -> Iterator[Fault]:
+def issuer(table: Issuer) -> Iterator[Fault]:
+    if not table.issuer:
+        yield ("issuer",), "is empty: no token could name it", ""
     if not (table.keys or table.jwks.file or table.jwks.url):
+        yield ("keys",), "no key to check its tokens with", "add a keys table or set jwks"
+    for name, prefix in (("room_prefix", table.room_prefix), ("subject_prefix", table.subject_prefix)):
+        if prefix and not PREFIX.fullmatch(prefix):
+            yield (name,), "must end in ':' and hold no '*', '{' or white space", "as in 'acme:'"
+
+
+def auth(table: Auth) -> Iterator[Fault]:
+    names = {table.issuer: ""} if table.issuer else {}
+    for name, each in table.issuers.items():
+        if not NAME.fullmatch(name):
+            yield ("issuers", name), "is no name", "letters, digits, - and _"
+        other = names.setdefault(each.issuer, name)
+        if other != name:
+            what = f"is that of {table_of(other)} too: a token's `iss` must tell whose it is"
+            yield ("issuers", name, "issuer"), what, ""
+    if not issuers_of(table):
         yield (
             ("keys",),
             "no key to check tokens with: nobody could connect",
@@ -155,9 +188,24 @@ def config(whole: Config) -> Iterator[Fault]:
             yield from known(("plugins", name, "channel"), channel, whole.channels)
         if table.get("durable") is True and table.get("enabled", True) and not whole.history.file:
             yield ("plugins", name, "durable"), "needs a file to write to", "set history.file"
-    for index, channel in enumerate(whole.auth.default_grants.channels):
-        if "*" not in channel:
-            yield from known(("auth", "default_grants", "channels", index), channel, whole.channels)
+    yield from subjects(whole)
+    tables: dict[str, Trusted] = {"": whole.auth, **whole.auth.issuers}
+    for name, trusted in tables.items():
+        place: Path = ("auth", "issuers", name) if name else ("auth",)
+        for index, channel in enumerate(trusted.default_grants.channels):
+            if "*" not in channel:
+                yield from known((*place, "default_grants", "channels", index), channel, whole.channels)
+
+
+def subjects(whole: Config) -> Iterator[Fault]:
+    """Two issuers who both know an `ann` must say whether she is one and the same."""
+    seen: dict[str, str] = {}
+    for name, trusted in issuers_of(whole.auth).items():
+        prefix = trusted.subject_prefix if isinstance(trusted, Issuer) else ""
+        other = seen.setdefault(prefix, name)
+        if other != name and not (isinstance(trusted, Issuer) and trusted.shares_subjects):
+            what = f"its subjects would be those of {table_of(other)}"
+            yield ("auth", "issuers", name, "subject_prefix"), what, "set it, or shares_subjects = true"
 
 
 def shared(public: list[str], internal: list[str]) -> Iterator[Fault]:
@@ -187,6 +235,7 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Limits: limits,
     Key: key,
     JWKS: jwks,
+    Issuer: issuer,
     Auth: auth,
     PluginTable: plugin,
     Config: config,

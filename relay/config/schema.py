@@ -15,7 +15,22 @@ import msgspec
 from relay.config.history import History
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
-from relay.config.trust import ALGORITHMS, JWKS, TLS, Auth, Certificate, Claims, Grants, Key, default_keys
+from relay.config.trust import (
+    ALGORITHMS,
+    JWKS,
+    TLS,
+    Auth,
+    Certificate,
+    Claims,
+    Grants,
+    Issuer,
+    Key,
+    Trusted,
+    default_keys,
+    issuers_of,
+    table_of,
+    taken_subjects,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -29,6 +44,7 @@ __all__ = [
     "Grants",
     "History",
     "Internal",
+    "Issuer",
     "Key",
     "Limits",
     "Logging",
@@ -38,10 +54,14 @@ __all__ = [
     "Supervision",
     "Table",
     "Timeouts",
+    "Trusted",
     "WebSocket",
     "default_channels",
     "default_keys",
     "default_plugins",
+    "issuers_of",
+    "table_of",
+    "taken_subjects",
 ]
 
 

@@ -5,10 +5,11 @@ Not here: all other settings (schema). The one rule: as in schema, a description
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from relay.config.positions import join_key
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
 
 
@@ -73,6 +74,9 @@ class Claims(Table, frozen=True):
         str,
         about("Claim that says what: an object with join, publish, presence, history, call, channels, join_at_start."),
     ] = "relay"
+    tenant: Annotated[
+        str, about("Claim that names the tenant; looked at only where several tenants share the issuer.")
+    ] = "tenant"
 
 
 class Grants(Table, frozen=True):
@@ -88,6 +92,39 @@ class Grants(Table, frozen=True):
     call: Annotated[list[str], about("Rooms whose plugin methods it may call.")] = []
     channels: Annotated[list[str], about("Channels it may name when publishing.")] = []
     join_at_start: Annotated[list[str], about("Rooms it is put into when it connects.")] = []
+
+
+class Issuer(Table, frozen=True):
+    """One more issuer of tokens, with keys and rules of its own: a token is checked by those of the issuer it names.
+
+    Nothing is inherited from [auth]. With at least one such table, [auth] itself has no key unless it names one.
+    """
+
+    issuer: Annotated[str, about("The `iss` claim of its tokens.")]
+    audience: Annotated[
+        str, about("Required `aud` claim; empty: a token with an audience is refused, as RFC 7519 asks.")
+    ] = ""
+    leeway: Annotated[float, about("Seconds of clock difference forgiven in exp and nbf.", ge=0, le=300)] = 10.0
+    max_lifetime: Annotated[Seconds, about("Longest exp - now accepted, seconds; 0: any.")] = 0.0
+    room_prefix: Annotated[
+        str,
+        about(
+            "Its tokens reach no room whose name begins otherwise, whatever their grants say; ends in ':', as in "
+            "'acme:'. Empty: any room."
+        ),
+    ] = ""
+    subject_prefix: Annotated[
+        str,
+        about("Put in front of every subject of its tokens, as in 'acme:', so that they are nobody else's."),
+    ] = ""
+    shares_subjects: Annotated[
+        bool,
+        about("Its subjects may be those of other issuers of its tenant: `ann` of both is one and the same."),
+    ] = False
+    keys: Annotated[list[Key], about("Keys that its tokens may be signed with, one table [[…keys]] each.")] = items()
+    jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
+    claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
+    default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
 
 
 class Auth(Table, frozen=True):
@@ -137,3 +174,29 @@ class Auth(Table, frozen=True):
     jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
     claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
     default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
+    issuers: Annotated[
+        dict[str, Issuer],
+        about("Tables [auth.issuers.NAME]: more issuers, chosen by a token's `iss`. All others are this table's."),
+    ] = {}
+
+
+Trusted: TypeAlias = Auth | Issuer
+"""What tokens of one issuer are checked by; `auth` itself is the one without a name."""
+
+
+def issuers_of(auth: Auth) -> dict[str, Trusted]:
+    """All issuers by name: "" is `auth` itself, where it has keys."""
+    own: dict[str, Trusted] = {"": auth} if auth.keys or auth.jwks.file or auth.jwks.url else {}
+    return own | auth.issuers
+
+
+def taken_subjects(auth: Auth, issuer: str) -> tuple[str, ...]:
+    """What no subject of an issuer may begin with, because those of another do."""
+    prefixes = {name: each.subject_prefix for name, each in auth.issuers.items()} | {"": ""}
+    own = prefixes[issuer]
+    return tuple(sorted({prefix for prefix in prefixes.values() if prefix != own and prefix.startswith(own)}))
+
+
+def table_of(issuer: str) -> str:
+    """The config table of an issuer by name."""
+    return join_key(("auth", "issuers", issuer)) if issuer else "auth"

@@ -14,7 +14,7 @@ import time
 
 import trio
 
-from relay.auth.refusals import UnknownKey, refuse
+from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
@@ -242,15 +242,7 @@ class Admission:
         rules = self.state.rules
         if upgrade.token is None:
             raise refuse("token_missing")
-        try:
-            return rules.verify(upgrade.token)
-        except UnknownKey as unknown:
-            if rules.fetcher is None:
-                raise
-            with trio.move_on_after(self.services.config.timeouts.auth):
-                if await rules.fetcher.wait_for_kid(unknown.kid):
-                    return rules.verify(upgrade.token)
-            raise
+        return await rules.identify(upgrade.token, self.services.config.timeouts.auth)
 
     def _count_in(self, identity: Identity) -> None:
         if not self.state.subjects.enter(identity.subject):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from relay.auth.refusals import UnknownKey, refuse
+from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.config.schema import Timeouts
 from relay.counters import Counters
@@ -138,12 +138,7 @@ class Pages:
         token = find_token(request, token_in_query=rules.config.auth.token_in_query)
         if token is None:
             raise refuse("token_missing")
-        try:
-            return rules.verify(token)
-        except UnknownKey as unknown:
-            if rules.fetcher is None or not await rules.fetcher.wait_for_kid(unknown.kid):
-                raise
-            return rules.verify(token)
+        return await rules.identify(token, rules.config.timeouts.auth)
 
     async def auth_check_preflight(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from relay.auth.issuers import Issuers
 from relay.auth.jwks import JwksCache, keys_from_config
+from relay.auth.refusals import UnknownKey
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig, read_api_keys
+from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.api import ApiKeys
 from relay.limits.addresses import Networks
@@ -69,18 +72,19 @@ class Rules:
         self.loaded = loaded
         self.config = config
         self.origins = OriginPolicy(config.auth.allowed_origins)
-        keys = keys_from_config(config.auth, lambda path: loaded.resolve(path).read_bytes())
-        self.jwks: JwksCache | None = None
-        self.fetcher: JwksFetcher | None = None
-        if config.auth.jwks.url:
-            settings = config.auth.jwks
-            if settings.ca_file:
-                settings = msgspec.structs.replace(settings, ca_file=str(loaded.resolve(settings.ca_file)))
-            cache = self.jwks = JwksCache(settings, keys)
-            self.fetcher = JwksFetcher(cache, settings)
-            self.verifier = Verifier(lambda: cache.keys, config.auth)
-        else:
-            self.verifier = Verifier(keys, config.auth)
+        self.jwks: dict[str, JwksCache] = {}
+        self.fetchers: dict[str, JwksFetcher] = {}
+        """By the issuer's name, for those whose keys have a URL."""
+        verifiers: dict[str, Verifier] = {}
+        problems: list[ConfigProblem] = []
+        for name, trusted in issuers_of(config.auth).items():
+            try:
+                verifiers[name] = self._verifier(name, trusted)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        self.issuers = Issuers(config.auth, verifiers)
         self.api_keys = ApiKeys(read_api_keys(loaded))
         limits = config.limits
         self.networks = Networks(limits.allow_addresses, limits.deny_addresses)
@@ -93,9 +97,35 @@ class Rules:
         self.message_rate = Rate(limits.messages_per_second, limits.messages_burst)
         self.byte_rate = Rate(limits.bytes_per_second, limits.bytes_burst)
 
+    def _verifier(self, name: str, trusted: Trusted) -> Verifier:
+        """Keys, their cache and their fetcher are one issuer's alone: a kid means nothing outside it."""
+        loaded, auth = self.loaded, self.config.auth
+        keys = keys_from_config(trusted, lambda path: loaded.resolve(path).read_bytes(), table_of(name))
+        settings = trusted.jwks
+        taken = taken_subjects(auth, name)
+        if not settings.url:
+            return Verifier(keys, trusted, name, cache_tokens=auth.cache_tokens, taken=taken)
+        if settings.ca_file:
+            settings = msgspec.structs.replace(settings, ca_file=str(loaded.resolve(settings.ca_file)))
+        cache = self.jwks[name] = JwksCache(settings, keys)
+        self.fetchers[name] = JwksFetcher(cache, settings, f"{table_of(name)}.jwks")
+        return Verifier(lambda: cache.keys, trusted, name, cache_tokens=auth.cache_tokens, taken=taken)
+
     def verify(self, token: str) -> Identity:
-        """Raises Rejected."""
-        return self.verifier.verify(token, time.time())
+        """Raises Rejected; UnknownKey among them where `identify` may help."""
+        return self.issuers.verify(token, time.time())
+
+    async def identify(self, token: str, timeout: float) -> Identity:
+        """`verify`, where need be after the issuer was asked for a key within `timeout` seconds. Raises Rejected."""
+        try:
+            return self.verify(token)
+        except UnknownKey as unknown:
+            fetcher = self.fetchers.get(unknown.issuer)
+            if fetcher is not None:
+                with trio.move_on_after(timeout):
+                    if await fetcher.wait_for_kid(unknown.kid):
+                        return self.verify(token)
+            raise
 
 
 @dataclass(slots=True)

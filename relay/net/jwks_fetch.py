@@ -29,13 +29,14 @@ class FetchError(Exception):
 class JwksFetcher:
     """Fetches what `cache` needs when it needs it. `keep_fresh` is the task, `wait_for_kid` what handshakes call."""
 
-    def __init__(self, cache: JwksCache, settings: schema.JWKS) -> None:
-        """Raises ConfigError when the URL is not https."""
+    def __init__(self, cache: JwksCache, settings: schema.JWKS, table: str = "auth.jwks") -> None:
+        """`table` is the config table of the settings. Raises ConfigError when the URL is not https."""
         if not settings.url.lower().startswith("https://"):
-            problem = ConfigProblem("configuration", "auth.jwks.url", "keys are fetched over https only")
+            problem = ConfigProblem("configuration", f"{table}.url", "keys are fetched over https only")
             raise ConfigError([problem])
         self._cache: Final = cache
         self._settings: Final = settings
+        self._table: Final = table
         self._wake = trio.Event()
         self._done = trio.Event()
 
@@ -58,7 +59,7 @@ class JwksFetcher:
     async def wait_for_kid(self, kid: str | None) -> bool:
         """Whether the key of `kid` is here, after one early fetch where that is allowed; None: whether any was fetched.
 
-        Waits at most `auth.jwks.timeout` seconds. Any number of callers share one fetch; within the cooldown there is
+        Waits at most `timeout` seconds. Any number of callers share one fetch; within the cooldown there is
         none.
         """
         now = trio.current_time()
@@ -103,7 +104,7 @@ class JwksFetcher:
             # Anew for each fetch, in a thread: reading the authorities takes long, and their file may have changed.
             context = await trio.to_thread.run_sync(_tls_context, self._settings.ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise FetchError(f"auth.jwks.ca_file cannot be used: {error.strerror or error}") from None
+            raise FetchError(f"{self._table}.ca_file cannot be used: {error.strerror or error}") from None
         try:
             async with httpx2.AsyncClient(verify=context, timeout=None, follow_redirects=False) as client:
                 data = await self._read(client)
@@ -136,7 +137,9 @@ class JwksFetcher:
                     else:
                         data += chunk
             if scope.cancel_called:
-                raise FetchError(f"the key set has more than {self._settings.max_bytes} bytes (auth.jwks.max_bytes)")
+                raise FetchError(
+                    f"the key set has more than {self._settings.max_bytes} bytes ({self._table}.max_bytes)"
+                )
             return bytes(data)
 
 

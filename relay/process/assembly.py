@@ -128,8 +128,8 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         decisions=Decisions(config.internal.recent_decisions, time.time),
     )
 
-    def key_fetch() -> KeyFetch | None:
-        fetcher = state.rules.fetcher
+    def key_fetch(issuer: str) -> KeyFetch | None:
+        fetcher = state.rules.fetchers.get(issuer)
         return None if fetcher is None else fetcher.wait_for_kid
 
     services.key_fetch = key_fetch

@@ -26,7 +26,7 @@ AT_START: Final = ("server", "internal", "channels", "history", "supervision", "
 
 
 class KeyRefresh:
-    """The task that fetches an issuer's keys: one at a time, and a new one after each reload."""
+    """The tasks that fetch issuers' keys, one each; after a reload they are others."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
@@ -41,13 +41,14 @@ class KeyRefresh:
         if self._scope is not None:
             self._scope.cancel()
             self._scope = None
-        fetcher = rules.fetcher
-        if fetcher is not None and self._nursery is not None:
+        if rules.fetchers and self._nursery is not None:
             scope = self._scope = trio.CancelScope()
 
             async def keep_fresh() -> None:
                 with scope:
-                    await fetcher.keep_fresh()
+                    async with trio.open_nursery() as nursery:
+                        for fetcher in rules.fetchers.values():
+                            nursery.start_soon(fetcher.keep_fresh)
 
             self._nursery.start_soon(keep_fresh)
 
@@ -73,8 +74,9 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
             extra={"fields": {"problems": [str(one) for one in error.problems]}},
         )
         return False
-    if rules.jwks is not None and state.rules.jwks is not None:
-        rules.jwks.inherit(state.rules.jwks)  # valid users stay valid if the issuer is down just now
+    for name, cache in rules.jwks.items():
+        if name in state.rules.jwks:
+            cache.inherit(state.rules.jwks[name])  # valid users stay valid if the issuer is down just now
     new = loaded.config
     kept = [name for name in AT_START if _at_start(parts.config, name) != _at_start(new, name)]
     state.rules = rules

@@ -104,8 +104,8 @@ class Credentials:
 
     def _over(self) -> float:
         """Unix time from which on the token is good for nothing but listening, if for that."""
-        auth = self._connection.services.config.auth
-        return self._connection.identity.expires + auth.leeway + auth.grace
+        auth, identity = self._connection.services.config.auth, self._connection.identity
+        return identity.expires + auth.issuers.get(identity.trusted, auth).leeway + auth.grace
 
     def _ring_at(self, when: float, now: float) -> None:
         self.stop()
@@ -132,7 +132,7 @@ class Credentials:
         try:
             identity = services.verify(command.token)
         except UnknownKey as unknown:
-            fetch = services.key_fetch()
+            fetch = services.key_fetch(unknown.issuer)
             if fetch is None:
                 raise self._no_good(unknown) from None
             self._connection.later("", RENEWING, partial(self._renew_later, command, unknown, fetch))

@@ -45,8 +45,8 @@ class Services:
     version: str
     closed: Callable[[str], None] = lambda subject: None
     """Told the subject of every connection that has ended."""
-    key_fetch: Callable[[], KeyFetch | None] = lambda: None
-    """How a key that a token names, and nobody knows yet, can be had; None: there is nobody to ask."""
+    key_fetch: Callable[[str], KeyFetch | None] = lambda issuer: None
+    """How a key that a token of this issuer names, and nobody knows yet, can be had; None: there is nobody to ask."""
     decisions: Decisions = field(default_factory=Decisions)
     """Who was refused, throttled or closed lately, and why."""
     sessions: dict[str, Connection] = field(default_factory=dict)

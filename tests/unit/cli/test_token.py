@@ -241,3 +241,51 @@ def test_a_duration_is_positive_or_refused(text: str):
     except ValueError:
         seconds = None
     assert seconds is None or seconds > 0
+
+
+ISSUERS = """
+[auth.issuers.acme]
+issuer = "https://acme.example"
+audience = "relay"
+room_prefix = "acme:"
+subject_prefix = "acme:"
+[[auth.issuers.acme.keys]]
+algorithm = "HS256"
+secret = "0123456789abcdef0123456789abcdef"
+"""
+
+
+def test_a_token_can_be_that_of_a_named_issuer(folder: Path, run: Run):
+    (folder / "config.toml").write_text(ISSUERS)
+    made = run("token", "new", "--subject", "ann", "--all", "--issuer", "acme")
+    assert made.exit_code == 0, made.output
+    claims = claims_of(made.stdout.strip())
+    assert (claims["iss"], claims["aud"]) == ("https://acme.example", "relay")
+    checked = run("token", "check", "-", "--room", "acme:lobby", "--room", "lobby", input=made.stdout)
+    assert checked.exit_code == 0, checked.output
+    for line in (
+        "issuer     acme  [auth.issuers.acme]",
+        "signed by  the HS256 key without a kid",
+        "subject    acme:ann",
+        "nothing but in rooms acme:*  [auth.issuers.acme.room_prefix]",
+        "in acme:lobby: join, publish, presence, history, call",
+        "in lobby: nothing",
+    ):
+        assert line in checked.stdout
+
+
+def test_without_a_key_of_its_own_the_issuer_has_to_be_named(folder: Path, run: Run):
+    (folder / "config.toml").write_text(ISSUERS)
+    made = run("token", "new", "--subject", "ann", "--all")
+    assert made.exit_code == 78
+    assert "name one of the others with --issuer: acme" in made.stderr
+    unknown = run("token", "new", "--subject", "ann", "--all", "--issuer", "globex")
+    assert unknown.exit_code == 2
+    assert "there are: acme" in unknown.stderr
+
+
+def test_the_summary_lists_the_keys_of_each_issuer(folder: Path, run: Run):
+    (folder / "config.toml").write_text(ISSUERS)
+    checked = run("check")
+    assert checked.exit_code == 0, checked.output
+    assert "of acme (iss https://acme.example, rooms acme:*):" in checked.stdout

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.config import Config, load
-from relay.config.schema import Channel, PluginTable, default_channels, default_plugins
+from relay.config.schema import Channel, PluginTable, default_channels, default_plugins, issuers_of
 from relay.errors import ConfigError, ConfigProblem
 from tests.unit.config.conftest import Fails, Loads
 
@@ -407,3 +407,58 @@ def test_no_repr_shows_a_secret(loads: Loads) -> None:
     shown = f"{loaded!r} {loaded} {loaded.config!r} {loaded.config.auth!r} {loaded.config.__rich_repr__()}"
     assert "s3cr3t" not in shown
     assert "secret='...'" in shown
+
+
+ISSUER = """
+[auth.issuers.acme]
+issuer = "https://acme.example"
+{}
+[[auth.issuers.acme.keys]]
+algorithm = "HS256"
+secret = "0123456789abcdef0123456789abcdef"
+"""
+
+
+def test_who_names_issuers_does_not_get_the_development_key_beside_them(loads: Loads) -> None:
+    auth = loads(ISSUER.format("")).config.auth
+    assert auth.keys == []
+    assert list(issuers_of(auth)) == ["acme"]
+    both = loads("[[auth.keys]]\nalgorithm = 'HS256'\nsecret_file = 'x'\n" + ISSUER.format("subject_prefix = 'acme:'"))
+    assert list(issuers_of(both.config.auth)) == ["", "acme"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("room_prefix = 'acme'", "room_prefix: must end in ':' and hold no '*', '{' or white space (as in 'acme:')"),
+        ("room_prefix = 'a*:'", "room_prefix: must end in ':' and hold no '*', '{' or white space (as in 'acme:')"),
+        ("subject_prefix = '{sub}:'", "subject_prefix: must end in ':' and hold no '*', '{' or white space"),
+        ("audiance = 'x'", "audiance: no such setting (did you mean `audience`?)"),
+    ],
+)
+def test_an_issuer_s_table_is_checked(fails: Fails, line: str, problem: str) -> None:
+    [found] = fails(ISSUER.format(line))
+    assert f"config.toml:3: auth.issuers.acme.{problem}" in found
+
+
+def test_two_issuers_cannot_have_one_name(fails: Fails) -> None:
+    second = ISSUER.format("subject_prefix = 'b:'").replace("issuers.acme", "issuers.globex")
+    [found] = fails(ISSUER.format("") + second)
+    assert "auth.issuers.globex.issuer: is that of auth.issuers.acme too" in found
+
+
+def test_two_issuers_say_whether_they_know_the_same_people(loads: Loads, fails: Fails) -> None:
+    second = ISSUER.replace("issuers.acme", "issuers.globex").replace("https://acme", "https://globex")
+    [found] = fails(ISSUER.format("") + second.format(""))
+    assert "auth.issuers.globex.subject_prefix: its subjects would be those of auth.issuers.acme" in found
+    loads(ISSUER.format("") + second.format("subject_prefix = 'globex:'"))
+    loads(ISSUER.format("") + second.format("shares_subjects = true"))
+
+
+def test_an_issuer_needs_a_key_and_a_name(fails: Fails) -> None:
+    assert [line.partition(": ")[2] for line in fails("[auth.issuers.acme]\nissuer = ''\n")] == [
+        "auth.issuers.acme.keys: no key to check its tokens with (add a keys table or set jwks)",
+        "auth.issuers.acme.issuer: is empty: no token could name it",
+    ]
+    [found] = fails(ISSUER.format("").replace("issuers.acme", "issuers.'a b'"))
+    assert 'auth.issuers."a b": is no name (letters, digits, - and _)' in found

@@ -412,7 +412,7 @@ async def test_a_token_whose_key_is_new_waits_until_the_key_is_there() -> None:
             await fetched.wait()
             return True
 
-        house.services.verify, house.services.key_fetch = verify, lambda: fetch
+        house.services.verify, house.services.key_fetch = verify, lambda issuer: fetch
         ann = house.client()
         ann.heard()
         ann.say(t="auth", token="new", id=1)
@@ -442,13 +442,13 @@ async def test_a_token_whose_key_does_not_come_is_refused(autojump_clock: MockCl
         house.services.verify = verify
         ann = house.client()
         for fetch in (in_vain, never):
-            house.services.key_fetch = lambda fetch=fetch: fetch  # type: ignore[misc]
+            house.services.key_fetch = lambda issuer, fetch=fetch: fetch  # type: ignore[misc]
             ann.heard()
             ann.say(t="auth", token="new", id=1)
             await trio.sleep(house.config.timeouts.auth + 1)
             (answer,) = ann.heard()
             assert (answer["id"], answer["code"], answer["limit"]) == (1, "unauthorized", "auth.jwks")
-        house.services.key_fetch = lambda: None
+        house.services.key_fetch = lambda issuer: None
         assert ann.refused(t="auth", token="new") == ("unauthorized", "auth.jwks")
 
 
@@ -463,7 +463,7 @@ async def test_a_session_that_has_ended_takes_no_token_when_the_key_has_come() -
             await gate.wait()
             return True
 
-        house.services.verify, house.services.key_fetch = verify, lambda: fetch
+        house.services.verify, house.services.key_fetch = verify, lambda issuer: fetch
         ann = house.client()
         ann.say(t="auth", token="new", id=1)
         await trio.testing.wait_all_tasks_blocked()
