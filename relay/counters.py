@@ -35,13 +35,14 @@ class Counters:
     __slots__ = (
         "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped",
         "handshakes", "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals",
-        "plugin_stalls", "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays",
-        "urgent_late", "writes",
+        "plugin_stalls", "proxy_failures", "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens",
+        "urgent_delays", "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.accepted = 0  # TCP connections
         self.pending = 0  # gauge: not yet through TLS, head and authentication
+        self.proxy_failures: dict[str, int] = defaultdict(int)  # PROXY headers, by kind: malformed, timeout, eof
         self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, eof
         self.http_requests: dict[int, int] = defaultdict(int)  # by status, WebSocket refusals not included
         self.api_requests: dict[tuple[str, int], int] = defaultdict(int)  # by (route, status)

@@ -1,5 +1,5 @@
-"""What the tests need beyond Python: a Chromium, Node.js with `ws`, the Autobahn test-suite. Found, or installed where
-that is possible.
+"""What the tests need beyond Python: a Chromium, Node.js with `ws`, HAProxy, nginx, the Autobahn test-suite. Found, or
+installed where that is possible.
 
 Not here: how they are driven. The one rule: what is missing is said. Outside CI a test without its component is skipped
 with the reason and the line to type; where CI is set it fails, because a check that silently does not run is no check.
@@ -45,6 +45,22 @@ def require_node() -> tuple[str, Path]:
     """The path of `node`, and the folder (outside the repository) in which `ws` is installed."""
     try:
         return _node(), _ws()
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_haproxy() -> str:
+    """The path of `haproxy`."""
+    try:
+        return _daemon("haproxy", "haproxy")
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_nginx() -> str:
+    """The path of `nginx`."""
+    try:
+        return _daemon("nginx", "nginx-light")
     except Missing as why:
         _or_skip(why)
 
@@ -96,6 +112,16 @@ def _ws() -> Path:
         ]
         _run(command, "npm could not install ws")
     return folder
+
+
+@functools.cache
+def _daemon(command: str, package: str) -> str:
+    if not _which(command, f"/usr/sbin/{command}"):  # where a user's PATH does not lead
+        _apt_install(package)
+    found = _which(command, f"/usr/sbin/{command}")
+    if not found:
+        raise Missing(f"no {command}; type: sudo apt-get install {package}")
+    return found
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from relay.config.schema import (
     Key,
     Limits,
     PluginTable,
+    Proxy,
     Server,
     Trusted,
     issuers_of,
@@ -87,6 +88,18 @@ def limits(table: Limits) -> Iterator[Fault]:
             except ValueError as error:
                 yield (key, index), str(error), ""
         yield from twice(key, texts)
+
+
+def proxy(table: Proxy) -> Iterator[Fault]:
+    for index, text in enumerate(table.trusted):
+        try:
+            if text != "unix":
+                parse_network(text)
+        except ValueError as error:
+            yield ("trusted", index), str(error), "'unix' is whoever comes through a Unix socket"
+    yield from twice("trusted", table.trusted)
+    if not table.trusted and (table.protocol, table.forwarded) != ("none", "none"):
+        yield ("trusted",), "is empty: nobody's word about a client's address would be believed", ""
 
 
 def twice(key: str, texts: list[str]) -> Iterator[Fault]:
@@ -233,6 +246,7 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Server: server,
     Internal: internal,
     Limits: limits,
+    Proxy: proxy,
     Key: key,
     JWKS: jwks,
     Issuer: issuer,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from relay.config.doors import Proxy
 from relay.config.history import History
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
@@ -50,6 +51,7 @@ __all__ = [
     "Logging",
     "Outbox",
     "PluginTable",
+    "Proxy",
     "Server",
     "Supervision",
     "Table",
@@ -214,6 +216,7 @@ class Limits(Table, frozen=True):
 class Timeouts(Table, frozen=True):
     """Deadlines, in seconds."""
 
+    proxy: Annotated[Seconds, about("For the PROXY header of a trusted proxy (proxy.protocol).")] = 5.0
     tls: Annotated[Seconds, about("For the TLS handshake.")] = 5.0
     head: Annotated[Seconds, about("For the whole request head.")] = 5.0
     auth: Annotated[Seconds, about("For authentication, fetching keys included.")] = 5.0
@@ -342,6 +345,7 @@ class Config(Table, frozen=True):
 
     server: Server = default(Server)
     internal: Internal = default(Internal)
+    proxy: Proxy = default(Proxy)
     tls: TLS = default(TLS)
     auth: Auth = default(Auth)
     limits: Limits = default(Limits)

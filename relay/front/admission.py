@@ -18,10 +18,11 @@ from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
+from relay.front.doors import HeaderRefused, Visit
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
-from relay.net.head import Request
+from relay.net.head import Headers, Request
 from relay.net.http import HTTPConnection
 from relay.net.link import LOST, NO_CODE, Link
 from relay.net.poller import Poller
@@ -61,32 +62,37 @@ class Admission:
         counters.accepted += 1
         counters.pending += 1
         pending = True
-        key = None
+        visit = Visit(self.state.addresses, address)
+        doors = self.state.rules.doors
         refusal = None
         transport = None
         try:
-            if not self.state.rules.networks.allows(address):
-                # Not a word: it is not even told that this is a relay.
-                denied = Rejected(
-                    403, "address_denied", "this network may not connect", setting="limits.deny_addresses"
-                )
-                self._reject(denied, address)
-                await trio.lowlevel.checkpoint()
+            sock.setblocking(False)
+            source: str | None = address
+            if doors.expects_header(address):
+                source = await self._source(sock, address)
+            if source is None:
                 return
-            try:
-                key = self.state.addresses.enter(address, trio.current_time())
-            except Rejected as rejected:
+            late = doors.waits_for_head(source)
+            if not late:
+                if not self.state.rules.networks.allows(source):
+                    self._reject(_denied(), source)  # not a word: it is not even told that this is a relay
+                    await trio.lowlevel.checkpoint()
+                    return
+                refusal = visit.enter(source, trio.current_time())
                 # Saying why costs a TLS handshake; under a flood that is not to be had.
                 most = self.services.config.limits.pending_handshakes
-                if most and counters.pending > most // 2:
-                    self._reject(rejected, address)
+                if refusal is not None and most and counters.pending > most // 2:
+                    self._reject(refusal, source)
                     return
-                refusal = rejected
-            transport = await self._secure(sock, address)
+            transport = await self._secure(sock, source)
             if transport is None:
                 return
-            http = HTTPConnection(transport, self.services.config.limits, remote=address, tls=transport.tls)
-            request = await self._first_request(http, refusal)
+            http = HTTPConnection(
+                transport, self.services.config.limits, remote=source, tls=transport.tls,
+                client=self._client if late else None,
+            )  # fmt: skip
+            request = await self._first_request(http, visit, refusal)
             if request is None:
                 return
             if not is_upgrade(request):
@@ -97,7 +103,7 @@ class Admission:
                 if later is None:
                     return
                 request = later
-            admitted = await self._admit(http, request, transport)
+            admitted = await self._admit(http, request, transport, visit)
             if admitted is None:
                 return
             link, accept, last = admitted
@@ -113,11 +119,11 @@ class Admission:
                 await link.ended.wait()
             finally:
                 link.abort()
-                self._ended(link, address)
+                self._ended(link, visit.address)
         except Lost as lost:
-            log.debug("connection from %s lost before it was one: %s", address, lost)
+            log.debug("connection from %s lost before it was one: %s", visit.address, lost)
         except Exception:
-            log.exception("bug while serving a connection from %s", address)
+            log.exception("bug while serving a connection from %s", visit.address)
         finally:
             if pending:
                 counters.pending -= 1
@@ -125,14 +131,33 @@ class Admission:
             if transport is not None:
                 transport.close()
             sock.close()
-            if key is not None:
-                self.state.addresses.leave(key)
+            visit.leave()
+
+    async def _source(self, sock: socket.socket, peer: str) -> str | None:
+        """The address a trusted proxy speaks for, in its PROXY header; None: there was no good one."""
+        try:
+            return await self.state.rules.doors.source(sock, peer, self.services.config.timeouts.proxy)
+        except HeaderRefused as refused:
+            kind, why, setting = refused.kind, str(refused), "proxy.protocol"
+            self.services.counters.proxy_failures[kind] += 1
+            self.services.decisions.add("rejected", f"proxy_{kind}", setting=setting, address=peer, detail=why)
+            level = logging.DEBUG if kind == "eof" else logging.WARNING  # a health check that only connects
+            log.log(
+                level, "PROXY header refused", extra={"fields": {"address": peer, "reason": why, "setting": setting}}
+            )
+            return None
+
+    def _client(self, headers: Headers, address: str) -> str:
+        """Whose address a request counts as that a trusted proxy passes on. Raises Rejected 403."""
+        client = self.state.rules.doors.client(headers, address)
+        if not self.state.rules.networks.allows(client):
+            raise _denied()
+        return client
 
     async def _secure(self, sock: socket.socket, address: str) -> Transport | None:
         """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
         config = self.services.config
         try:
-            sock.setblocking(False)
             if self.state.certificates is not None:
                 sock.getpeername()  # ssl would find that it was reset, and leave a socket of its own open
                 context = self.state.certificates.context
@@ -158,13 +183,15 @@ class Admission:
             return None
         return transport
 
-    async def _first_request(self, http: HTTPConnection, refusal: Rejected | None) -> Request | None:
+    async def _first_request(self, http: HTTPConnection, visit: Visit, refusal: Rejected | None) -> Request | None:
         request = None
         try:
             with trio.move_on_after(self.services.config.timeouts.head) as deadline:
                 request = await http.next_request()
             if deadline.cancelled_caught:
                 raise Rejected(408, "timeout", "the request head did not come in time", setting="timeouts.head")
+            if request is not None and refusal is None:
+                refusal = visit.enter(http.remote, trio.current_time())  # now at the latest it is known who it is
             if request is not None and refusal is not None:
                 raise refusal
         except Rejected as rejected:
@@ -186,13 +213,15 @@ class Admission:
         self.services.decisions.add("tls", f"tls_{kind}", setting=setting, address=address, detail=detail)
 
     async def _admit(
-        self, http: HTTPConnection, request: Request, transport: Transport
+        self, http: HTTPConnection, request: Request, transport: Transport, visit: Visit
     ) -> tuple[Link, bytes, int] | None:
         """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
         reason.
         """
         upgrade = identity = None
         try:
+            if refusal := visit.enter(http.remote, trio.current_time()):  # on a proxy's connection the clients change
+                raise refusal
             upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
             place = find_place(request, upgrade, self.state, self.services)
             identity = await self._authenticate(upgrade, http.remote)
@@ -295,6 +324,10 @@ class Admission:
                 }
             },
         )
+
+
+def _denied() -> Rejected:
+    return Rejected(403, "address_denied", "this network may not connect", setting="limits.deny_addresses")
 
 
 def _counted_as(code: int) -> int:

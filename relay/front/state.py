@@ -23,6 +23,7 @@ from relay.config.loader import LoadedConfig, read_api_keys
 from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.api import ApiKeys
+from relay.front.doors import Doors
 from relay.limits.addresses import Networks
 from relay.limits.buckets import Rate
 from relay.limits.counts import AddressLimits, Counts
@@ -72,6 +73,7 @@ class Rules:
         self.loaded = loaded
         self.config = config
         self.origins = OriginPolicy(config.auth.allowed_origins)
+        self.doors = Doors(config.proxy)
         self.jwks: dict[str, JwksCache] = {}
         self.fetchers: dict[str, JwksFetcher] = {}
         """By the issuer's name, for those whose keys have a URL."""

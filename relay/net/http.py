@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -103,16 +103,38 @@ class Response:
 class HTTPConnection:
     """Requests of one connection, strictly one after the other: next_request, respond, next_request, ...
 
-    `remote` is the client's address as text; `tls` says whether the client came over TLS, here or at a proxy.
+    `remote` is the client's address as text; `tls` says whether the client came over TLS, here or at a proxy. `client`
+    may say whose address each request is from, given its headers and the address before.
     What the stream raises passes through, except in `finish`.
     """
 
-    __slots__ = ("_h11", "_head_only", "_limits", "_lost", "_request", "_rest", "_stream", "remote", "tls")
+    __slots__ = (
+        "_h11",
+        "_head_only",
+        "_limits",
+        "_lost",
+        "_peer",
+        "_request",
+        "_rest",
+        "_stream",
+        "client",
+        "remote",
+        "tls",
+    )
 
-    def __init__(self, stream: ByteStream, limits: Limits, *, remote: str = "", tls: bool = True) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        limits: Limits,
+        *,
+        remote: str = "",
+        tls: bool = True,
+        client: Callable[[Headers, str], str] | None = None,
+    ) -> None:
         self._stream = stream
         self._limits = limits
-        self.remote = remote
+        self._peer = self.remote = remote
+        self.client = client
         self.tls = tls
         self._rest = bytearray()  # received, and not of the current request
         self._h11 = self._machine()
@@ -154,10 +176,13 @@ class HTTPConnection:
             raise malformed("not a request")
         del self._rest[:end]
         self._head_only = event.method == b"HEAD"
+        headers = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+        if self.client is not None:  # a proxy may send requests of several clients on one connection
+            self.remote = self.client(headers, self._peer)
         self._request = request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
-            Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers),
+            headers,
             http_version=event.http_version.decode("ascii"),
             remote=self.remote,
             read_body=self._read_body,

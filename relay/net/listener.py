@@ -92,7 +92,7 @@ async def accept_from(
                             log.error("cannot accept connections: %s", error.strerror)
                         await trio.sleep(_PAUSE)
                     break  # else the client was gone before we took it
-                handle(sock, address[0] if isinstance(address, tuple) else str(address))
+                handle(sock, address[0] if isinstance(address, tuple) else "unix")
 
 
 def check_congestion(name: str) -> str | None:

@@ -120,6 +120,13 @@ TABLE: Final = (
         "Connections not yet through TLS, request head and authentication.",
         lambda c, g: _one(c.pending),
     ),
+    Entry(
+        "proxy_failures",
+        "counter",
+        "Connections of trusted proxies ended because of their PROXY header, by kind: malformed, timeout, eof.",
+        lambda c, g: _each(c.proxy_failures),
+        ("kind",),
+    ),
     Entry("tls_failures", "counter", "Failed TLS handshakes, by kind.", lambda c, g: _each(c.tls_failures), ("kind",)),
     Entry(
         "http_requests",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.components import require_chromium, require_node
+from tests.components import require_chromium, require_haproxy, require_nginx, require_node
 from tests.e2e.harness import RelayProcess
 
 
@@ -30,3 +30,13 @@ def chromium_path() -> str:
 @pytest.fixture(scope="session")
 def node() -> tuple[str, Path]:
     return require_node()
+
+
+@pytest.fixture(scope="session")
+def haproxy() -> str:
+    return require_haproxy()
+
+
+@pytest.fixture(scope="session")
+def nginx() -> str:
+    return require_nginx()

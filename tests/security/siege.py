@@ -43,7 +43,7 @@ NO_LIMITS: Final = {"connections_per_address": 0, "connections_per_subject": 0, 
 
 COUNTED_EXACTLY: Final = (
     "tls_failures", "handshakes_rejected", "requests_refused", "messages_dropped", "connections_dead",
-    "plugin_failures",
+    "plugin_failures", "proxy_failures",
 )  # fmt: skip
 """Of these nothing may move but what a test names. Of `connections_closed` a test names those it cares for."""
 

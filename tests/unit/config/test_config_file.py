@@ -132,6 +132,15 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
             "limits.allow_addresses = ['everybody']",
             ":1: limits.allow_addresses[0]: neither an IP address nor a network such as 192.0.2.0/24 or 2001:db8::/32",
         ),
+        (
+            "proxy.trusted = ['unix', 'proxy.example']",
+            ":1: proxy.trusted[1]: neither an IP address nor a network such as 192.0.2.0/24 or 2001:db8::/32 "
+            "('unix' is whoever comes through a Unix socket)",
+        ),
+        (
+            "proxy.protocol = 'v2'",
+            ":1: proxy.trusted: is empty: nobody's word about a client's address would be believed",
+        ),
         ("limits.allow_addresses = ['::1', '::1']", ":1: limits.allow_addresses: names the same one twice"),
         ("limits.slow_down = true", ":1: limits.slow_down: expected a number, got a boolean"),
         ("limits.slow_down = nan", ":1: limits.slow_down: must be finite"),
