@@ -59,7 +59,7 @@ class Counters:
         self.paused = 0  # times a producer was not read because a reader could not keep up
         self.slowed = 0  # times reading from a connection was put off because of its rates
         self.refused: dict[str, int] = defaultdict(int)  # requests refused on live connections, by code
-        self.dropped: dict[tuple[str, str], int] = defaultdict(int)  # messages dropped, by (channel, reason)
+        self.dropped: dict[tuple[str, str, str], int] = defaultdict(int)  # messages, by (plugin, channel, reason)
         self.plugin_failures: dict[str, int] = defaultdict(int)
         self.plugin_refusals: dict[str, int] = defaultdict(int)
         self.plugin_stalls: dict[str, int] = defaultdict(int)

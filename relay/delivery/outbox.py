@@ -31,8 +31,10 @@ class Owner(Protocol):
     def flush(self) -> None:
         """Called once at the end of a tick in which something was put."""
 
-    def overflowed(self, lane: Lane) -> None:
-        """A lane whose policy is `close` was full: the connection must end. The frame was not queued."""
+    def overflowed(self, lane: Lane, room: str) -> None:
+        """A lane whose policy is `close` was full: the connection must end. The frame, a message of `room` or (where
+        that is "") something of the relay's own, was not queued.
+        """
 
     def congested(self, lane: Lane) -> None:
         """A lane whose policy is `pause` is over its capacity: whoever put this into it should be slowed."""
@@ -166,6 +168,15 @@ class Outbox:
             return len(self.only)
         return sum(lane.bytes for lane in self.lanes if lane is not None)
 
+    def add_sizes(self, sums: list[int]) -> None:
+        """Adds the bytes waiting in each lane to its place in `sums`."""
+        if self.only is not None:
+            sums[self.waiting.bit_length() - 1] += len(self.only)
+        elif self.waiting:
+            for index, lane in enumerate(self.lanes):
+                if lane is not None:
+                    sums[index] += lane.bytes
+
     def _open(self, index: int) -> Waiting:
         rule = self.channels.lanes[index]
         lane = self.lanes[index] = Waiting(rule, self)
@@ -189,8 +200,8 @@ class Outbox:
         if not self.touched:
             self.touch()
 
-    def overflowed(self, lane: Lane) -> None:
-        self.owner.overflowed(lane)
+    def overflowed(self, lane: Lane, message: Message | None) -> None:
+        self.owner.overflowed(lane, "" if message is None else message.room)
 
     def congested(self, lane: Lane) -> None:
         self.owner.congested(lane)

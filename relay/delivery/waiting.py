@@ -25,7 +25,7 @@ class Keeper(Protocol):
     """Who is told of what the policies do: the outbox."""
 
     def dropped(self, lane: Lane, message: Message | None, reason: str) -> None: ...
-    def overflowed(self, lane: Lane) -> None: ...
+    def overflowed(self, lane: Lane, message: Message | None) -> None: ...
     def congested(self, lane: Lane) -> None: ...
     def relieved(self, lane: Lane) -> None: ...
 
@@ -118,7 +118,7 @@ class Waiting:
     def _may_exceed(self, overflow: Overflow, size: int, message: Message | None) -> bool:
         """What the policy says to a frame that does not fit. False: it is not queued, and that was said."""
         if overflow is Overflow.CLOSE:
-            self.keeper.overflowed(self.lane)
+            self.keeper.overflowed(self.lane, message)
             return False
         if overflow is Overflow.PAUSE and self.bytes + size <= 2 * self.capacity:
             self.congested = True

@@ -6,7 +6,9 @@ Not here: HTTP itself (net/http, net/routes). The one rule: the public port tell
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -25,6 +27,11 @@ from relay.net.transport import Lost, Transport
 from relay.ops.logs import lines_lost
 from relay.ops.metrics import Gauges, exposition
 from relay.rooms.hub import Hub
+
+if TYPE_CHECKING:
+    from relay.net.link import Link
+
+LOOKED_AT: Final = 1000  # connections whose socket is asked when metrics are, a microsecond each
 
 
 class Pages:
@@ -177,11 +184,12 @@ class Pages:
 
     def gauges(self) -> Gauges:
         protocols: dict[str, int] = {}
-        waiting = 0
+        waiting = [0] * len(self.hub.channels)
         for link in self.state.links:
             name = link.connection.protocol.name
             protocols[name] = protocols.get(name, 0) + 1
-            waiting += link.outbox.size
+            link.outbox.add_sizes(waiting)
+        unsent, most = unsent_bytes(self.state.links)
         certificates = self.state.certificates
         journal = self.hub.journal
         return Gauges(
@@ -190,11 +198,13 @@ class Pages:
             published=self.hub.published,
             delivered=self.hub.delivered,
             connections_by_protocol=protocols,
-            outbox_bytes=waiting,
             remembered_bytes=self.hub.archive.bytes,
             rooms_asleep=len(self.hub.archive),
             journal_bytes=None if journal is None else journal.bytes,
             journal_failures=None if journal is None else journal.failures,
+            outbox_bytes=dict(zip(self.hub.channels.names, waiting, strict=True)),
+            unsent_bytes=unsent,
+            unsent_bytes_most=most,
             certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},
             started_at=self.state.started_at,
             ready=self.state.ready,
@@ -204,6 +214,18 @@ class Pages:
 
     def _count(self, status: int) -> None:
         self.counters.http_requests[status] += 1
+
+
+def unsent_bytes(links: Collection[Link]) -> tuple[int | None, int | None]:
+    """What the kernel holds unsent for these connections, and the most for one; (None, None) where it does not tell.
+
+    One system call for each: of more than LOOKED_AT, as many are taken at random, and the sum is an estimate.
+    """
+    looked_at = random.sample(list(links), LOOKED_AT) if len(links) > LOOKED_AT else links
+    found = [unsent for link in looked_at if (unsent := link.transport.unsent()) is not None]
+    if not found and links:
+        return None, None
+    return sum(found) * len(links) // max(1, len(found)), max(found, default=0)
 
 
 async def serve_internal(stream: Transport, remote: str, router: Router, state: State) -> None:

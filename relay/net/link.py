@@ -245,10 +245,11 @@ class Link:
             self.transport.half_close()
             self._read = self.transport.read
 
-    def overflowed(self, lane: Lane) -> None:
+    def overflowed(self, lane: Lane, room: str) -> None:
         """The client does not read, and its connection will end; but not now: who puts may be walking through the
         members of a room, which closing changes.
         """
+        self.connection.main.count_drops(room, lane.name, "closed", 1)
         if self._full is None and self.connection.closing is None:
             self._full = lane
             self.writer.ask()
@@ -257,7 +258,6 @@ class Link:
         """What waits is dropped, because it would not get through before the deadline either."""
         self._full = None
         if self.connection.closing is None:
-            self.services.counters.dropped[lane.name, "closed"] += 1
             self.outbox.clear()
             self.connection.close(
                 CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", setting or lane.setting, 1.0, 1.0)

@@ -31,6 +31,7 @@ WRITE_SIZE: Final = 16384  # one record
 _TCP_INFO: Final[int | None] = socket.TCP_INFO if sys.platform.startswith("linux") else None
 _INFO: Final = struct.Struct("=16xI4xIIII28xI8xI16xI16xQ16xII")
 _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes that are not acknowledged, sent or not
+_SIOCOUTQNSD: Final = 0x894B  # bytes that are not sent
 _INFO_SIZE: Final = _INFO.size
 _TCP_CONGESTION: Final[int | None] = getattr(socket, "TCP_CONGESTION", None)
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -149,6 +150,16 @@ class Transport:
             min_rtt=min_rtt / 1e6,
             rtt=rtt / 1e6,
         )
+
+    def unsent(self) -> int | None:
+        """Bytes written here that the kernel has not sent yet; None: this system does not tell."""
+        if _TCP_INFO is None:
+            return None
+        try:
+            (held,) = struct.unpack("i", fcntl.ioctl(self.fd, _SIOCOUTQNSD, b"\0\0\0\0"))
+        except OSError:
+            return None
+        return int(held)
 
     def congestion(self) -> str:
         """The congestion control in use; "" where this system does not tell."""

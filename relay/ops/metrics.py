@@ -36,11 +36,13 @@ class Gauges:
     published: int | None = None
     delivered: int | None = None
     connections_by_protocol: Mapping[str, int] = field(default_factory=dict)
-    outbox_bytes: int | None = None
     remembered_bytes: int | None = None
     rooms_asleep: int | None = None
     journal_bytes: int | None = None
     journal_failures: int | None = None
+    outbox_bytes: Mapping[str, int] = field(default_factory=dict)
+    unsent_bytes: int | None = None
+    unsent_bytes_most: int | None = None
     certificate_expiry: Mapping[str, float] = field(default_factory=dict)
     started_at: float | None = None
     loop_lag: float | None = None
@@ -90,6 +92,10 @@ def _each(table: Mapping[str, float] | Mapping[int, int] | Mapping[str, int]) ->
 
 def _pairs(table: Mapping[tuple[str, str], int] | Mapping[tuple[str, int], int]) -> Values:
     return [((first, str(second)), value) for (first, second), value in sorted(table.items())]
+
+
+def _sets(table: Mapping[tuple[str, str, str], int]) -> Values:
+    return [(labels, value) for labels, value in sorted(table.items())]
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
@@ -220,9 +226,9 @@ TABLE: Final = (
     Entry(
         "messages_dropped",
         "counter",
-        "Messages that a client did not get, by channel and reason.",
-        lambda c, g: _pairs(c.dropped),
-        ("channel", "reason"),
+        "Messages that a client did not get, by the plugin of their room, channel and reason.",
+        lambda c, g: _sets(c.dropped),
+        ("plugin", "channel", "reason"),
     ),
     Entry(
         "session_tokens",
@@ -265,7 +271,25 @@ TABLE: Final = (
         "Times that messages of durable rooms could not be written.",
         lambda c, g: _one(g.journal_failures),
     ),
-    Entry("outbox_bytes", "gauge", "Bytes waiting for clients in this process.", lambda c, g: _one(g.outbox_bytes)),
+    Entry(
+        "outbox_bytes",
+        "gauge",
+        "Bytes waiting for clients in this process, by channel.",
+        lambda c, g: _each(g.outbox_bytes),
+        ("channel",),
+    ),
+    Entry(
+        "unsent_bytes",
+        "gauge",
+        "Bytes the kernel has taken for clients and not sent yet; beyond 1,000 connections estimated from 1,000.",
+        lambda c, g: _one(g.unsent_bytes),
+    ),
+    Entry(
+        "unsent_bytes_most",
+        "gauge",
+        "The most of them on one connection, of those looked at.",
+        lambda c, g: _one(g.unsent_bytes_most),
+    ),
     # Plugins.
     Entry(
         "plugin_failures",

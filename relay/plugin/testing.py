@@ -337,7 +337,7 @@ class Member:
                 else:
                     self._presence.append(said)
 
-    def overflowed(self, lane: Lane) -> None:
+    def overflowed(self, lane: Lane, room: str) -> None:
         self.close(CloseReason(CloseCode.TOO_SLOW, f"the queue of channel {lane.name} is full", lane.setting))
 
     def congested(self, lane: Lane) -> None:

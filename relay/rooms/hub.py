@@ -238,6 +238,17 @@ class Hub:
         else:
             peer.outbox.put_parts(index, parts, message)
 
+    def count_drops(self, name: str, channel: str, reason: str, count: int) -> str:
+        """Counts messages of a room that a member will not get, as long as the room is open. Returns the plugin that
+        owns rooms of that name; "": nobody, or `name` is "".
+        """
+        room = self.rooms.get(name)
+        if room is not None:
+            room.drops[channel, reason] = room.drops.get((channel, reason), 0) + count
+            return room.rule.plugin
+        owner = self.router(name) if name else None
+        return "" if owner is None else owner[0].plugin
+
     def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
         index, members = room.rule.channel, room.members
         for protocol, audience in room.audience.items():

@@ -6,7 +6,7 @@ which keeps both maps; a Room is what a plugin sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +59,22 @@ class RoomRule:
     durable: bool = False
 
 
+@dataclass(slots=True, frozen=True)
+class RoomStatistics:
+    """An open room on this node. `members` counts connections, `subjects` who they are; `offset` is the newest
+    message's; `remembered` counts messages of the history; `drops` those that a member did not get, by (channel,
+    reason), since the room was opened.
+    """
+
+    name: str
+    plugin: str
+    members: int
+    subjects: int
+    offset: int
+    remembered: int
+    drops: Mapping[tuple[str, str], int]
+
+
 class Membership:
     """One peer in one room: what it may do there, decided when it joined, and again when its token is renewed or ends.
 
@@ -79,6 +95,7 @@ class Room:
 
     __slots__ = (
         "audience",
+        "drops",
         "epoch",
         "handler",
         "history",
@@ -109,6 +126,7 @@ class Room:
         self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
         self.subjects: dict[str, int] = {}  # how many connections each subject has in here
         self.state: dict[str, Any] = {}
+        self.drops: dict[tuple[str, str], int] = {}  # messages that members did not get, by (channel, reason)
         self.holds = 0  # who needs the room open without being in it: a hook that is still deciding
 
     # What a plugin uses.
@@ -159,6 +177,19 @@ class Room:
     def kick(self, peer: Peer, reason: str = "") -> None:
         """Makes a connection leave this room, and tells it."""
         self.hub.remove(peer, self, reason)
+
+    def statistics(self) -> RoomStatistics:
+        """The room in numbers, as they are now."""
+        remembered = 0 if self.history is None else len(self.history)
+        return RoomStatistics(
+            self.name,
+            self.rule.plugin,
+            len(self.members),
+            len(self.subjects),
+            self.offset,
+            remembered,
+            dict(self.drops),
+        )
 
     def __contains__(self, subject: str) -> bool:
         return subject in self.subjects

@@ -323,9 +323,9 @@ class Connection:
 
     def say_drops(self, drops: dict[tuple[str, str, str], Drop] | None) -> None:
         for (room, channel, reason), drop in (drops or {}).items():
-            self.services.counters.dropped[channel, reason] += drop.count
+            plugin = self.count_drops(room, channel, reason, drop.count)
             setting = f"channels.{channel}.capacity" if reason == "overflow" else None
-            self.note("dropped", reason, setting, f"in channel {channel}", room, count=drop.count)
+            self.note("dropped", reason, setting, f"in channel {channel}", room, plugin, count=drop.count)
             if room:
                 self.answer(self.protocol.gap(room, drop.first, drop.last, setting or reason))
 
@@ -338,6 +338,12 @@ class Connection:
             kind, code, setting=setting, session=self.session, subject=self.subject, address=self.address, room=room,
             plugin=plugin, detail=detail, count=count,
         )  # fmt: skip
+
+    def count_drops(self, room: str, channel: str, reason: str, count: int) -> str:
+        """Messages of a room ("": the relay's own words) that this client will not get. Returns the room's plugin."""
+        plugin = self.hub.count_drops(room, channel, reason, count)
+        self.services.counters.dropped[plugin, channel, reason] += count
+        return plugin
 
     # Work that waits.
 

@@ -47,7 +47,7 @@ COUNTED_EXACTLY: Final = (
 )  # fmt: skip
 """Of these nothing may move but what a test names. Of `connections_closed` a test names those it cares for."""
 
-_GAUGES: Final = ("connections", "pending_handshakes", "rooms", "memberships", "outbox_bytes")
+_GAUGES: Final = ("connections", "pending_handshakes", "rooms", "memberships", "outbox_bytes", "unsent_bytes")
 _SAMPLE: Final = re.compile(r"relay_(\w+?)(?:_total)?(?:\{(.*)\})? (\S+)")
 
 Counts = Mapping[str, "int | range"]
@@ -274,11 +274,13 @@ def _miscounted(delta: Mapping[str, int], moved: Counts) -> list[str]:
 
 async def _gauges(relay: RelayProcess) -> dict[str, int]:
     samples = await _samples(relay)
-    return {name: samples[name] for name in _GAUGES}
+    return {
+        gauge: sum(value for name, value in samples.items() if name.partition(":")[0] == gauge) for gauge in _GAUGES
+    }
 
 
 async def _counters(relay: RelayProcess) -> dict[str, int]:
-    return {name: value for name, value in (await _samples(relay)).items() if name not in _GAUGES}
+    return {name: value for name, value in (await _samples(relay)).items() if name.partition(":")[0] not in _GAUGES}
 
 
 async def _samples(relay: RelayProcess) -> dict[str, int]:

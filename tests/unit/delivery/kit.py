@@ -41,7 +41,7 @@ class Box:
         self.flushed += 1
         self.outbox.touched = False
 
-    def overflowed(self, lane: Lane) -> None:
+    def overflowed(self, lane: Lane, room: str) -> None:
         self.overflows.append(lane)
 
     def congested(self, lane: Lane) -> None:

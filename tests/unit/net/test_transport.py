@@ -120,6 +120,20 @@ async def test_a_full_socket_takes_nothing_and_says_so(tls: bool) -> None:
 
 
 @both
+async def test_what_the_kernel_holds_unsent_is_told(tls: bool) -> None:
+    async with connected(tls, small=True) as ends:
+        assert ends.transport.unsent() == 0
+        written = 0
+        while sent := ends.transport.send(bytes(4096)):
+            written += sent
+        unsent = ends.transport.unsent()
+        assert unsent is not None
+        assert 0 < unsent < 2 * written
+        ends.transport.close()
+        assert ends.transport.unsent() is None
+
+
+@both
 async def test_the_other_sides_end_is_read_as_nothing(tls: bool) -> None:
     async with connected(tls) as ends:
         await ends.stream.send_all(b"last")

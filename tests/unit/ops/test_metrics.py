@@ -22,11 +22,13 @@ FULL = Gauges(
     published=11,
     delivered=44,
     connections_by_protocol={"plain": 2, "relay.v1.json": 5},
-    outbox_bytes=4096,
     remembered_bytes=10,
     rooms_asleep=11,
     journal_bytes=12,
     journal_failures=13,
+    outbox_bytes={"bulk": 4096, "urgent": 0},
+    unsent_bytes=12_000,
+    unsent_bytes_most=9_000,
     certificate_expiry={"certs/server.pem": 1_800_000_000.0},
     started_at=1_790_000_000.0,
     loop_lag=0.002,
@@ -48,7 +50,7 @@ def counted() -> Counters:
     counters.rejected["unauthorized"] = 3
     counters.closed[1000] = 4
     counters.refused["forbidden"] = 5
-    counters.dropped["bulk", "full"] = 6
+    counters.dropped["chat", "bulk", "full"] = 6
     counters.plugin_failures["chat"] = 7
     counters.plugin_refusals["chat"] = 8
     counters.plugin_stalls["chat"] = 9
@@ -71,7 +73,8 @@ def samples(gauges: Gauges = FULL) -> dict[tuple[str, tuple[str, ...]], float]:
 def test_counts_appear_under_their_labels():
     found = samples()
     assert found["relay_connections_closed_total", ("1000",)] == 4
-    assert found["relay_messages_dropped_total", ("bulk", "full")] == 6
+    assert found["relay_messages_dropped_total", ("bulk", "chat", "full")] == 6
+    assert found["relay_outbox_bytes", ("bulk",)] == 4096
     assert found["relay_protocol_connections", ("relay.v1.json",)] == 5
     assert found["relay_ready", ()] == 1
     assert found["relay_messages_delivered_total", ()] == 44

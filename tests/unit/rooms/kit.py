@@ -106,7 +106,7 @@ class Guest:
     def flush(self) -> None:
         self.outbox.touched = False
 
-    def overflowed(self, lane: Lane) -> None:
+    def overflowed(self, lane: Lane, room: str) -> None:
         self.full.append(lane)
 
     def congested(self, lane: Lane) -> None: ...

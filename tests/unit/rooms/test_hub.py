@@ -10,7 +10,7 @@ import trio.testing
 from relay.config.schema import Channel
 from relay.errors import Refused
 from relay.model import Kind, Message, Payload
-from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Room
+from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Room, RoomStatistics
 from tests.unit.rooms.kit import Counting, House
 
 
@@ -291,6 +291,28 @@ def test_counts_are_of_messages_and_of_deliveries() -> None:
     room.broadcast("y")
     room.send("bob", "z")
     assert (house.hub.published, house.hub.delivered) == (3, 2 + 3 + 1)
+
+
+def test_a_room_tells_its_numbers_and_the_plugin_of_what_was_dropped() -> None:
+    house = House(history=2)
+    room = house.join("r", house.peer("ann"), house.peer("ann"), house.peer("bob"))
+    for text in "abc":
+        room.broadcast(text)
+    assert house.hub.count_drops("r", "bulk", "overflow", 3) == "test"
+    assert house.hub.count_drops("r", "bulk", "overflow", 1) == "test"
+    assert house.hub.count_drops("r", "bulk", "ttl", 1) == "test"
+    told = room.statistics()
+    assert told == RoomStatistics("r", "test", 3, 2, 3, 2, {("bulk", "overflow"): 4, ("bulk", "ttl"): 1})
+    house.hub.count_drops("r", "bulk", "ttl", 1)
+    assert told.drops["bulk", "ttl"] == 1, "what was told does not change"
+
+
+def test_drops_of_rooms_that_are_closed_or_nobodys_are_still_somebodys_or_nobodys() -> None:
+    house = House()
+    assert house.hub.count_drops("closed by now", "bulk", "overflow", 1) == "test"
+    assert house.hub.count_drops("nobody's", "bulk", "overflow", 1) == ""
+    assert house.hub.count_drops("", "control", "closed", 1) == ""
+    assert not house.hub.rooms, "counting opens no room"
 
 
 def test_the_rooms_own_channel_is_not_named_to_its_members() -> None:

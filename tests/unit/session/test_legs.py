@@ -47,7 +47,7 @@ class Second:
     def flush(self) -> None:
         self.outbox.touched = False
 
-    def overflowed(self, lane: Lane) -> None:
+    def overflowed(self, lane: Lane, room: str) -> None:
         raise AssertionError(f"{lane.name} is full")
 
     def congested(self, lane: Lane) -> None: ...
