@@ -14,6 +14,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ from relay.net.transport import Transport
 from relay.ops.systemd import notify
 from relay.plugin.supervisor import run_all
 from relay.process.assembly import assemble
-from relay.process.clocks import run_alarm, run_sweep, run_timers, run_wheel
+from relay.process.clocks import run_alarm, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain
 from relay.process.reload import KeyRefresh, Load, reload
 
@@ -100,6 +101,8 @@ class Server:
                 background.start_soon(run_sweep, self.hub)
                 if self.parts.store is not None:
                     background.start_soon(self.parts.store.run)
+                background.start_soon(run_look, self.parts.revoking.look)
+                background.start_soon(watch_wall_clock, time.time, self.services.sessions.values)
                 await background.start(run_all, self.parts.plugins)
                 self._keys.begin(background, self.state.rules)
                 async with trio.open_nursery() as connections:

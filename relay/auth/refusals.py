@@ -21,6 +21,7 @@ TOKEN_CODES: Final[dict[str, tuple[str, str | None]]] = {
     "token_bad_claim": ("a claim of the token is not of the kind it must be", None),
     "token_no_expiry": ("the token has no exp claim", None),
     "token_expired": ("the token has expired", "auth.leeway"),
+    "token_revoked": ("the token was revoked", None),
     "token_not_yet_valid": ("the token is not valid yet", "auth.leeway"),
     "token_too_long_lived": ("the token expires too far in the future", "auth.max_lifetime"),
     "token_wrong_issuer": ("the token is from another issuer", "auth.issuer"),

@@ -1,7 +1,7 @@
 """From a token to an identity: everything that is checked about a JWT before anybody is let in.
 
-Not here: where a token is taken from (`net.handshake`), keys (`keys`, `jwks`) and revocation. The one rule: nothing in
-a token is believed before its signature is right, and nothing in it chooses how it is checked.
+Not here: where a token is taken from (`net.handshake`), keys (`keys`, `jwks`), what was revoked (`revocation`). The one
+rule: nothing in a token is believed before its signature is right, and nothing in it chooses how it is checked.
 
 Sources: RFC 7515 (JWS), RFC 7519 (JWT), RFC 8725 (best practices), RFC 9068 section 2.1 (at+jwt).
 """
@@ -45,9 +45,9 @@ if "Ed25519" not in _jws.get_algorithms():  # the name that RFC 9864 gave it
 class Identity:
     """Who a verified token speaks for, and what it allows.
 
-    `expires` is its exp in Unix seconds, without leeway; `digest` the SHA-256 of the token, for logs and revocation.
-    `issuer` is its iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who somebody is, is
-    tenant and subject together.
+    `expires` is its exp in Unix seconds, without leeway; `issued` its iat, -inf without one; `digest` the SHA-256 of
+    the token, for logs. `issuer` is its iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who
+    somebody is, is tenant and subject together.
     """
 
     subject: str
@@ -58,6 +58,7 @@ class Identity:
     digest: bytes
     tenant: str = ""
     trusted: str = ""
+    issued: float = -math.inf
 
 
 class _Verified(NamedTuple):
@@ -164,10 +165,13 @@ class Verifier:
         if "exp" not in claims:
             raise refuse("token_no_expiry")
         expires = _time(claims, "exp", -math.inf)
-        not_before = max(_time(claims, "nbf", -math.inf), _time(claims, "iat", -math.inf))
+        issued = _time(claims, "iat", -math.inf)
+        not_before = max(_time(claims, "nbf", -math.inf), issued)
         self._check_times(expires, not_before, now)
         auth = self._auth
-        if auth.max_lifetime and expires - now > auth.max_lifetime + auth.leeway:
+        # By its iat too: what was too long-lived when it was made does not become good by waiting.
+        begin = now if issued == -math.inf else min(issued, now)
+        if auth.max_lifetime and expires - begin > auth.max_lifetime + auth.leeway:
             raise refuse("token_too_long_lived")
         issuer = claims.get("iss")
         if auth.issuer and issuer != auth.issuer:
@@ -186,6 +190,7 @@ class Verifier:
             grants=compile_grants(wanted, subject, setting=setting, bound=self._bound),
             digest=digest,
             trusted=self._name,
+            issued=issued,
         )
         return _Verified(identity, not_before)
 

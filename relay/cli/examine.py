@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from cryptography import x509
 
 from relay.auth.jwks import keys_from_config
 from relay.auth.keys import KeySet
+from relay.auth.revocation import Revocations
 from relay.auth.tokens import Verifier
 from relay.config import LoadedConfig, check_files, parse_listen
 from relay.config.loader import line_of
@@ -26,6 +28,7 @@ from relay.config.positions import Path, join_key
 from relay.config.schema import TLS, Issuer, issuers_of, table_of
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
+from relay.front.revoking import read_at_start
 from relay.net.listener import check_congestion
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
@@ -69,6 +72,7 @@ def examine(loaded: LoadedConfig) -> Findings:
         keys[name] = attempt(read, doubts.key) or KeySet()
         attempt(partial(Verifier, KeySet(), trusted, name))
     attempt(lambda: OriginPolicy(config.auth.allowed_origins))
+    attempt(lambda: read_at_start(loaded, Revocations(config.auth.max_revocations), time.time()))
     if not config.server.insecure_plaintext:
         attempt(lambda: Certificates(doubts.pairs(config.tls), loaded.base))
     directory = loaded.resolve(config.supervision.directory)

@@ -19,10 +19,12 @@ import trio
 from relay.auth.grants import CompiledGrants, grants_of_settings
 from relay.auth.keys import KeySet, VerificationKey
 from relay.auth.refusals import UnknownKey
+from relay.auth.revocation import Revocations
 from relay.auth.tokens import Identity, Verifier
 from relay.config import LoadedConfig
 from relay.config.schema import Issuer, Trusted, issuers_of, table_of
 from relay.errors import Rejected
+from relay.front.revoking import read_at_start
 from relay.front.state import Rules
 from relay.net.jwks_fetch import JwksFetcher
 from relay.ops.logs import visible
@@ -45,7 +47,9 @@ def explain(loaded: LoadedConfig, token: str, rooms: Iterable[str] = ()) -> Expl
     header, claims = _parts(token)
     _show(found, "header", header)
     _show(found, "claims", claims)
-    rules = Rules(loaded)
+    revocations = Revocations(loaded.config.auth.max_revocations)
+    read_at_start(loaded, revocations, time.time())
+    rules = Rules(loaded, revocations)
     try:
         identity = _verify(rules, token)
     except Rejected as rejected:

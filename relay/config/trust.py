@@ -135,7 +135,7 @@ class Auth(Table, frozen=True):
         str, about("Required `aud` claim; empty: a token with an audience is refused, as RFC 7519 asks.")
     ] = ""
     leeway: Annotated[float, about("Seconds of clock difference forgiven in exp and nbf.", ge=0, le=300)] = 10.0
-    max_lifetime: Annotated[Seconds, about("Longest exp - now accepted, seconds; 0: any.")] = 0.0
+    max_lifetime: Annotated[Seconds, about("Longest exp - now, and exp - iat, accepted, seconds; 0: any.")] = 0.0
     expiring_notice: Annotated[
         Seconds,
         about(
@@ -156,6 +156,16 @@ class Auth(Table, frozen=True):
     read_only_for: Annotated[
         Seconds, about("With on_expiry 'read_only': seconds after which the session is closed (4401); 0: never.")
     ] = 300.0
+    revocation_file: Annotated[
+        str,
+        about(
+            "File of revoked tokens, one JSON object a line; looked at once a second, and revocations made while the "
+            "relay runs are added to it. Empty: there is none, and those are forgotten at a restart."
+        ),
+    ] = ""
+    max_revocations: Annotated[
+        int, about("Revocations held at once, about 0.5 KB each; further ones are refused.", ge=1)
+    ] = 100000
     token_in_query: Annotated[
         bool, about("Also take the token from ?token=…; it will be in the access logs of proxies.")
     ] = False

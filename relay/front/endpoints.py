@@ -209,6 +209,7 @@ class Pages:
             started_at=self.state.started_at,
             ready=self.state.ready,
             log_lines_lost=lines_lost(),
+            revocations=len(self.state.revocations),
             addresses_waiting=self.state.failures.waiting(trio.current_time()),
         )
 

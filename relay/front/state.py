@@ -18,6 +18,7 @@ import trio
 from relay.auth.issuers import Issuers
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.refusals import UnknownKey
+from relay.auth.revocation import Revocations
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig, read_api_keys
 from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects
@@ -53,7 +54,7 @@ def relay_v1(subprotocol: str, *, parts: bool = True, fields: frozenset[str] | N
     return PROTOCOLS[subprotocol](takes_parts=parts, fields=fields)
 
 
-NO_GUESS: Final = frozenset({"token_missing", "token_expired", "token_not_yet_valid"})
+NO_GUESS: Final = frozenset({"token_missing", "token_expired", "token_not_yet_valid", "token_revoked"})
 """Refusals of tokens that are no attempt to guess or to forge one: an app that wakes up with an old token."""
 
 
@@ -68,8 +69,9 @@ def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:
 class Rules:
     """All that a configuration says about who may connect, compiled. Raises ConfigError with every problem."""
 
-    def __init__(self, loaded: LoadedConfig) -> None:
+    def __init__(self, loaded: LoadedConfig, revocations: Revocations | None = None) -> None:
         config = loaded.config
+        self._revocations = revocations
         self.loaded = loaded
         self.config = config
         self.origins = OriginPolicy(config.auth.allowed_origins)
@@ -115,7 +117,11 @@ class Rules:
 
     def verify(self, token: str) -> Identity:
         """Raises Rejected; UnknownKey among them where `identify` may help."""
-        return self.issuers.verify(token, time.time())
+        now = time.time()
+        identity = self.issuers.verify(token, now)
+        if self._revocations is not None:
+            self._revocations.check(identity, now)
+        return identity
 
     async def identify(self, token: str, timeout: float) -> Identity:
         """`verify`, where need be after the issuer was asked for a key within `timeout` seconds. Raises Rejected."""
@@ -138,6 +144,7 @@ class State:
     certificates: Certificates | None
     addresses: AddressLimits
     subjects: Counts
+    revocations: Revocations
     failures: Failures
     draining: bool = False
     started_at: float = field(default_factory=time.time)

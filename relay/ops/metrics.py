@@ -49,6 +49,7 @@ class Gauges:
     ready: bool | None = None
     log_lines_lost: int | None = None
     addresses_waiting: int | None = None
+    revocations: int | None = None
 
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -237,6 +238,7 @@ TABLE: Final = (
         lambda c, g: _each(c.tokens),
         ("outcome",),
     ),
+    Entry("revocations", "gauge", "Revocations in force.", lambda c, g: _one(g.revocations)),
     # Rooms.
     Entry("rooms", "gauge", "Open rooms on this node.", lambda c, g: _one(g.rooms)),
     Entry("memberships", "gauge", "Connections in rooms; one in two rooms counts twice.", lambda c, g: _one(g.members)),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from relay import __version__
+from relay.auth.revocation import Revocations
 from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.config.schema import Config
@@ -21,6 +22,7 @@ from relay.counters import Counters
 from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
+from relay.front.revoking import Revoking, read_at_start
 from relay.front.state import Rules, State, located
 from relay.limits.counts import AddressLimits, Counts
 from relay.limits.failures import Failures
@@ -54,6 +56,7 @@ class Assembly:
     state: State
     services: Services
     store: SqliteStore | None
+    revoking: Revoking
 
 
 def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
@@ -75,11 +78,16 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         receipts=(memory.receipts, memory.receipt_seconds),
     )
     plugins: list[Supervised] = []
+    revocations = Revocations(config.auth.max_revocations)
     problems = []
     try:
-        rules = Rules(loaded)
+        rules = Rules(loaded, revocations)
     except ConfigError as error:
         problems += located(error, loaded)
+    try:
+        seen = read_at_start(loaded, revocations, time.time())
+    except ConfigError as error:
+        problems += error.problems
     try:
         certificates = None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base)
     except ConfigError as error:
@@ -105,7 +113,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     hub.on_removed = requests.removed  # type: ignore[assignment]
     limits = config.limits
     subjects = Counts(limits.connections_per_subject)
-    state = State(rules, certificates, AddressLimits(limits), subjects, Failures(limits))
+    state = State(rules, certificates, AddressLimits(limits), subjects, revocations, Failures(limits))
 
     def verify(token: str) -> Identity:
         """By the rules in force now: a reload swaps them."""
@@ -133,7 +141,9 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         return None if fetcher is None else fetcher.wait_for_kid
 
     services.key_fetch = key_fetch
-    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store)
+    services.revoked = revocations.find
+    revoking = Revoking(state, services.sessions.values, time.time, seen)
+    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store, revoking)
 
 
 def _open_store(loaded: LoadedConfig, hub: Hub, journal: Journal) -> SqliteStore:

@@ -6,18 +6,23 @@ Not here: what is due (session/timers). The one rule: a bug in what is due costs
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import trio
 
 from relay.counters import Counters
 from relay.rooms.hub import Hub
+from relay.session.connection import Connection
+from relay.session.everybody import for_each
 from relay.session.timers import Timers, Wheel
 
 log = logging.getLogger("relay")
 
 ALARM_EVERY: Final = 10.0  # seconds
 SWEEP_EVERY: Final = 5.0  # seconds
+LOOK_EVERY: Final = 1.0  # seconds
+SET_BY: Final = 0.5  # seconds the wall clock moves against the other before somebody has set it
 
 
 async def run_timers(timers: Timers) -> None:
@@ -51,6 +56,30 @@ async def run_wheel(wheel: Wheel) -> None:
             wheel.turn(trio.current_time())
         except Exception:
             log.exception("bug in a heartbeat")
+
+
+async def run_look(look: Callable[[], Awaitable[None]]) -> None:
+    """Looks once a second whether something has changed that nobody tells us of."""
+    while True:
+        await trio.sleep(LOOK_EVERY)
+        try:
+            await look()
+        except Exception:
+            log.exception("bug in a look")
+
+
+async def watch_wall_clock(
+    wall: Callable[[], float], sessions: Callable[[], Iterable[Connection]], every: float = LOOK_EVERY
+) -> None:
+    """When the wall clock is set, the tokens of live sessions follow it; timers run on the other clock and do not."""
+    apart = wall() - trio.current_time()
+    while True:
+        await trio.sleep(every)
+        moved = wall() - trio.current_time() - apart
+        if abs(moved) > SET_BY:
+            apart += moved
+            log.warning("the wall clock was set", extra={"fields": {"seconds": round(moved, 3)}})
+            await for_each(sessions(), lambda connection: connection.credentials.look())
 
 
 async def run_alarm(counters: Counters) -> None:

@@ -64,7 +64,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     state, services = parts.state, parts.services
     try:
         loaded = load()
-        rules = Rules(loaded)
+        rules = Rules(loaded, state.revocations)
         if state.certificates is not None:
             state.certificates.reload(loaded.config.tls)
     except ConfigError as error:

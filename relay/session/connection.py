@@ -131,6 +131,7 @@ class Connection:
                     requests.join(self, Join(room, last=last if room == self.home else 0), at_start=True)
                 except Refused as refused:
                     self.join_refused(room, refused)
+        self.credentials.end_if_revoked(services.wall())  # since it was checked, somebody may have thought better of it
 
     # What the engine tells.
 

@@ -87,6 +87,15 @@ class Credentials:
             self._listen_only(True)
         self._ring_at(end, now)
 
+    def end_if_revoked(self, now: float) -> bool:
+        """Closes the session if its token is revoked. `now` is Unix time."""
+        connection = self._connection
+        if connection.closing is not None or connection.services.revoked(connection.identity, now) is None:
+            return False
+        connection.services.counters.tokens["revoked"] += 1
+        connection.close(CloseReason(CloseCode.UNAUTHORIZED, "the token was revoked"))
+        return True
+
     def check(self) -> None:
         """Raises Refused where the token is over and does for listening only."""
         if self.read_only:
@@ -164,7 +173,7 @@ class Credentials:
         before = connection.identity
         if identity.subject != before.subject:
             raise self._not_yours("the token is for another subject")
-        if identity.issuer != before.issuer:
+        if (identity.tenant, identity.trusted, identity.issuer) != (before.tenant, before.trusted, before.issuer):
             raise self._not_yours("the token is from another issuer than that of the session")
         connection.identity = identity
         self.read_only = False

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from relay.auth.revocation import Revocation
 from relay.auth.tokens import Identity
 from relay.config.schema import Config
 from relay.counters import Counters
@@ -49,6 +50,8 @@ class Services:
     """How a key that a token of this issuer names, and nobody knows yet, can be had; None: there is nobody to ask."""
     decisions: Decisions = field(default_factory=Decisions)
     """Who was refused, throttled or closed lately, and why."""
+    revoked: Callable[[Identity, float], Revocation | None] = lambda who, now: None
+    """The entry that revokes a token; None: it is good."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
     producer: Connection | None = None

@@ -109,6 +109,13 @@ def test_a_lifetime_may_be_bounded() -> None:
     assert (found.code, found.setting) == ("token_too_long_lived", "auth.max_lifetime")
 
 
+def test_a_token_that_was_made_for_too_long_does_not_become_good_by_waiting() -> None:
+    token = sign(claims(iat=NOW - 86400, exp=NOW + 60))
+    assert refusal(token, max_lifetime=3600.0).code == "token_too_long_lived"
+    assert verify(sign(claims(iat=NOW - 3540, exp=NOW + 60)), max_lifetime=3600.0).issued == NOW - 3540
+    assert verify(sign(claims(iat=NOW + 5, exp=NOW + 3600)), max_lifetime=3600.0).subject == "ann"
+
+
 # Issuer and audience
 
 

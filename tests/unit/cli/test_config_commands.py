@@ -279,3 +279,14 @@ def test_the_version_names_what_the_relay_stands_on(run: Run):
     assert result.stdout.startswith(f"relay {__version__}\n")
     for part in ("Python 3.", "OpenSSL", "trio ", "wsproto "):
         assert part in result.stdout
+
+
+def test_every_bad_line_of_the_revocation_file_is_told(folder: Path, run: Run):
+    Path("revoked.jsonl").write_text('{"jti": "x1"}\njti:x2\n{"sub": "ann"}\n')
+    Path("config.toml").write_text('[auth]\nrevocation_file = "revoked.jsonl"\n')
+    result = run("check")
+    assert result.exit_code == 78
+    first, second, _ = result.stderr.splitlines()
+    assert first.startswith("config.toml:2: auth.revocation_file: ")
+    assert "revoked.jsonl:2: " in first
+    assert second.endswith("revoked.jsonl:3: Object contains unknown field `sub`")

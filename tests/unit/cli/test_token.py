@@ -289,3 +289,11 @@ def test_the_summary_lists_the_keys_of_each_issuer(folder: Path, run: Run):
     checked = run("check")
     assert checked.exit_code == 0, checked.output
     assert "of acme (iss https://acme.example, rooms acme:*):" in checked.stdout
+
+
+def test_a_token_that_the_file_revokes_is_refused_here_too(folder: Path, run: Run):
+    made = run("token", "new", "--subject", "ann", "--all", "--claim", "jti=x1").stdout.strip()
+    Path("revoked.jsonl").write_text('{"jti": "x1"}\n')
+    result = run("token", "check", made, "--set", "auth.revocation_file=revoked.jsonl")
+    assert result.exit_code == 1
+    assert "refused: token_revoked: the token was revoked [auth.revocation_file]" in result.stderr

@@ -35,6 +35,7 @@ FULL = Gauges(
     ready=True,
     log_lines_lost=0,
     addresses_waiting=0,
+    revocations=3,
 )
 
 

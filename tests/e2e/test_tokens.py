@@ -1,0 +1,167 @@
+"""A token's life on a live connection, over real TLS: its end, its renewal, its revocation."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import trio
+from trio_websocket import CloseReason, ConnectionClosed
+
+from tests.e2e.clients import TrioClient, trio_client
+from tests.e2e.harness import ALL_ROOMS, UPGRADE, RelayProcess, bearer, request, running_relay
+
+pytestmark = pytest.mark.e2e
+
+PATIENCE = 40.0
+V1 = ["relay.v1.json"]
+
+
+def token(relay: RelayProcess, subject: str = "ann", expires_in: float = 300.0, **claims: Any) -> str:
+    """A token with further claims, such as jti."""
+    body = {"sub": subject, "iat": time.time(), "exp": time.time() + expires_in, "relay": ALL_ROOMS, **claims}
+    return jwt.encode(body, relay.token_secret.removesuffix(b"\n"), "HS256", headers={"kid": "dev"})
+
+
+async def closed(client: TrioClient) -> CloseReason:
+    """How the server ends the connection."""
+    reason: CloseReason | None = None
+    while reason is None:
+        try:
+            await client.hear()
+        except ConnectionClosed as ended:
+            reason = ended.reason
+    return reason
+
+
+async def told(client: TrioClient, kind: str) -> Any:
+    """The next of what the server says of that kind."""
+    while True:
+        said = json.loads(await client.hear())
+        if said["t"] == kind:
+            return said
+
+
+def revoke(path: Path, **entry: Any) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(entry) + "\n")
+    beside.replace(path)
+
+
+async def test_a_session_ends_with_its_token_unless_it_is_renewed(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, {"auth": {"leeway": 0.0}}) as relay,
+            trio_client(relay, "/ws", token(relay, "ann", 2.0), V1) as ann,
+            trio_client(relay, "/ws", token(relay, "bob", 2.0), V1) as bob,
+        ):
+            hello = await told(ann, "hello")
+            expiring = await told(ann, "expiring")
+            assert 0 < expiring["in"] < 1
+            await ann.say(json.dumps({"t": "auth", "id": 1, "token": token(relay, "ann", 300.0)}))
+            assert (await told(ann, "ok"))["expires"] > hello["expires"] + 200
+            expires = (await told(bob, "hello"))["expires"]
+            reason = await closed(bob)
+            assert (reason.code, reason.reason) == (4401, "the token has expired")
+            late = time.time() - expires
+            assert late < 1.0, f"closed {late:.3f} s after exp"
+            await ann.say(json.dumps({"t": "ping", "id": 2}))
+            assert (await told(ann, "pong"))["id"] == 2
+
+
+async def test_where_the_policy_is_to_listen_an_expired_session_hears_on(tmp_path: Path) -> None:
+    auth = {"leeway": 0.0, "on_expiry": "read_only", "read_only_for": 600.0}
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, {"auth": auth}) as relay,
+            trio_client(relay, "/ws", token(relay, "ann", 1.0), V1) as ann,
+            trio_client(relay, "/rooms/lobby", token(relay, "bob")) as bob,
+        ):
+            await ann.say(json.dumps({"t": "join", "id": 1, "room": "lobby"}))
+            await told(ann, "ok")
+            error = await told(ann, "error")
+            assert (error["id"], error["code"], error["limit"]) == (None, "unauthorized", "auth.on_expiry")
+            await ann.say(json.dumps({"t": "publish", "id": 2, "room": "lobby", "data": "no"}))
+            assert (await told(ann, "error"))["id"] == 2
+            await bob.say("still heard")
+            assert (await told(ann, "message"))["data"] == "still heard"
+            await ann.say(json.dumps({"t": "auth", "id": 3, "token": token(relay, "ann")}))
+            assert (await told(ann, "ok"))["id"] == 3
+            await ann.say(json.dumps({"t": "publish", "room": "lobby", "data": "yes"}))
+            assert await bob.hear() == "yes"
+
+
+async def test_a_revocation_in_the_file_ends_sessions_and_keeps_the_token_out(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.jsonl"
+    with trio.fail_after(PATIENCE):
+        async with running_relay(tmp_path, {"auth": {"revocation_file": path.name}}) as relay:
+            stolen, good = token(relay, jti="stolen"), token(relay, jti="good")
+            async with (
+                trio_client(relay, "/ws", stolen, V1) as thief,
+                trio_client(relay, "/rooms/lobby", stolen) as plain,
+                trio_client(relay, "/ws", good, V1) as ann,
+            ):
+                for client in (thief, ann):
+                    await told(client, "hello")
+                begun = trio.current_time()
+                revoke(path, jti="stolen")
+                assert (await told(thief, "bye"))["code"] == 4401
+                for client in (thief, plain):
+                    reason = await closed(client)
+                    assert (reason.code, reason.reason) == (4401, "the token was revoked")
+                took = trio.current_time() - begun
+                assert took < 2.0, f"closed {took:.3f} s after the file was written"
+                answer = await request(relay, "/rooms/lobby", UPGRADE | bearer(stolen))
+                assert (answer.status, answer.json()["error"]) == (401, "token_revoked")
+                assert answer.json()["setting"] == "auth.revocation_file"
+                assert (await request(relay, "/auth/check", bearer(stolen))).json()["error"] == "token_revoked"
+                await ann.say(json.dumps({"t": "auth", "id": 1, "token": stolen}))
+                assert (await told(ann, "error"))["message"] == "token_revoked: the token was revoked"
+                await ann.say(json.dumps({"t": "ping", "id": 2}))
+                assert (await told(ann, "pong"))["id"] == 2
+
+
+async def test_a_broken_revocation_file_changes_nothing_and_says_where_it_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.jsonl"
+    with trio.fail_after(PATIENCE):
+        async with running_relay(tmp_path, {"auth": {"revocation_file": path.name}}) as relay:
+            revoke(path, subject="ann")
+            await relay.until_log("revocations read", entries=1)
+            path.write_text('{"subject": "bob"}\njti:7\n')
+            line = await relay.until_log("revocations not read, those of before stay in force")
+            assert f"{path}:2: " in str(line["problems"])
+            assert (await request(relay, "/auth/check", bearer(token(relay, "ann")))).status == 401
+            assert (await request(relay, "/auth/check", bearer(token(relay, "bob")))).status == 200
+
+
+async def test_the_further_sockets_of_a_session_end_with_its_token(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, {"auth": {"leeway": 0.0}}) as relay,
+            trio_client(relay, "/ws", token(relay, "ann", 2.0), V1) as first,
+        ):
+            session = (await told(first, "hello"))["session"]
+            path = f"/ws?session={session}&channels=urgent"
+            async with trio_client(relay, path, token(relay, "ann", 300.0), V1) as second:
+                assert (await closed(first)).code == 4401
+                assert (await closed(second)).code == 4401
+
+
+async def test_the_further_sockets_of_a_session_need_no_token_of_their_own_once_they_are_open(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, {"auth": {"leeway": 0.0}}) as relay,
+            trio_client(relay, "/ws", token(relay, "ann", 300.0), V1) as first,
+        ):
+            session = (await told(first, "hello"))["session"]
+            path = f"/ws?session={session}&channels=urgent"
+            short = token(relay, "ann", 1.0)
+            async with trio_client(relay, path, short, V1) as second:
+                while (await request(relay, "/auth/check", bearer(short))).status != 401:
+                    await trio.lowlevel.checkpoint()
+                await second.say(json.dumps({"t": "ping", "id": 1}))
+                assert (await told(first, "pong"))["id"] == 1
