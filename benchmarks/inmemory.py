@@ -49,6 +49,7 @@ class Sink:
         self.fd = -1
         self.data = b""
         self.write: Callable[[bytes], int] = len
+        self.bare = self
 
     def read(self, size: int) -> bytes:
         return self.data
@@ -106,7 +107,7 @@ class Relay:
         """One tick: `link` reads these frames, and every connection they concern writes."""
         link.transport.data = frames  # type: ignore[attr-defined]
         self.now += 1.0  # long enough ago for one read a tick
-        self.tick.running = True
+        self.tick.running = self.tick.alone = True
         link.readable(self.now)
         self.tick.flush()
 

@@ -49,12 +49,13 @@ class Tick:
     While a tick runs (`running`), its end flushes them. Put at any other time, `wake` sees to it.
     """
 
-    __slots__ = ("clock", "running", "touched", "wake")
+    __slots__ = ("alone", "clock", "running", "touched", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.touched: list[Outbox] = []
         self.clock: Callable[[], float] = lambda: 0.0  # monotonic seconds; the poller's, once it has one
         self.running = False
+        self.alone = False  # one connection was ready, and no other: what it says now need not wait for more
         self.wake = wake
 
     def flush(self) -> None:

@@ -178,7 +178,6 @@ class Pages:
             if not link.finished:
                 totals.bytes_in += link.bytes_in
                 totals.bytes_out += link.writer.bytes_out
-                totals.writes += link.writer.writes
                 totals.messages_in += link.connection.messages
         return totals
 

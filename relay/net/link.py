@@ -12,13 +12,13 @@ from typing import Final
 import trio
 
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.errors import CloseCode, CloseReason
 from relay.limits.pace import BYTES_STEP, Pace
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
-from relay.net.writer import Writer
+from relay.net.writer import Writer, write_all
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection, Hold
 from relay.session.leg import Leg
@@ -102,6 +102,7 @@ class Link:
         busy = now - self.heard < BUSY
         engine = self.engine
         services = self.services
+        alone = not busy and self.outbox.tick.alone
         try:
             for _ in _TURNS:
                 try:
@@ -118,7 +119,15 @@ class Link:
                 self.bytes_in += size
                 if not engine.stopped:  # else it broke a rule, or it has closed: what comes now is not for us
                     services.producer = self._producer
-                    self._uncounted += engine.feed(data, now)
+                    if alone and size < READ_SIZE:
+                        # Nothing else is there that could share a write: what this says is written as it is put.
+                        services.hub.put_all = write_all
+                        try:
+                            self._uncounted += engine.feed(data, now)
+                        finally:
+                            services.hub.put_all = put_all
+                    else:
+                        self._uncounted += engine.feed(data, now)
                     services.producer = None
                     if self._uncounted >= self._step or size >= BYTES_STEP:
                         self._count(now)
@@ -187,6 +196,9 @@ class Link:
         self._finish()
 
     # What the engine tells (net/websocket.Sink); messages go to the connection directly.
+
+    def several(self) -> None:
+        self.services.hub.put_all = put_all
 
     def ping(self, payload: bytes) -> None:
         self.services.counters.control_in += 1
@@ -363,7 +375,6 @@ class Link:
         counters = self.services.counters
         counters.bytes_in += self.bytes_in
         counters.bytes_out += self.writer.bytes_out
-        counters.writes += self.writer.writes
         counters.messages_in += self.connection.messages
         self.services.wheel.remove(self)
         for timer in (self._deadline, self._resume):

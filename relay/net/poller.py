@@ -103,7 +103,9 @@ class EpollPoller:
                     await trio.lowlevel.wait_readable(epoll.fileno())
                     now = self._clock()
                     tick.running = True
-                    for fd, events in epoll.poll(0, BATCH):
+                    ready = epoll.poll(0, BATCH)
+                    tick.alone = len(ready) == 1
+                    for fd, events in ready:
                         handler = handlers.get(fd)
                         if handler is None:  # removed by another handler of this batch
                             continue
@@ -167,7 +169,7 @@ class TaskPoller:
                 handler = self._handlers.get(fd)
                 if handler is None or self._waiting.get(key) is not scope:
                     return
-                self.tick.running = True
+                self.tick.running = self.tick.alone = True
                 now = self._clock()
                 if is_write:
                     handler.writable(now)

@@ -50,6 +50,9 @@ unmask: Final = _best_mask()
 class Sink(Protocol):
     """Who is told of all but messages. Each may close the connection; the engine then stops (`Engine.stop`)."""
 
+    def several(self) -> None:
+        """What was just read is more than one whole frame: its messages come one after the other now."""
+
     def ping(self, payload: bytes) -> None: ...
     def pong(self, payload: bytes) -> None: ...
     def closed(self, code: int, reason: str) -> None:
@@ -154,6 +157,7 @@ class Engine:
                 return 0
             data = bytes(rest)
             self._rest = self._utf8 = None
+        self._sink.several()
         count = 0
         position = 0
         end = len(data)

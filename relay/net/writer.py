@@ -10,9 +10,12 @@ more, because what they hold cannot be overtaken by anything urgent. What is urg
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
-from relay.delivery.outbox import Outbox, Owner, Tick
+from relay.delivery.channels import Lane
+from relay.delivery.outbox import Outbox, Owner, Tick, put_all
+from relay.model import Message
 from relay.net.pacing import SEGMENT, Path, PathInfo
 from relay.net.transport import WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
 from relay.session.services import Services
@@ -39,11 +42,15 @@ class Keeper(Owner, Protocol):
 
 
 class Writer(Outbox):
-    """`special` is set while the usual flush is not enough: something is half sent, waited for, or ending."""
+    """`_busy` is set while the usual flush is not enough: something is half sent, waited for, to be told, or ending.
+
+    A fan-out costs what it touches, so what a write needs stands together in memory (slots are laid out by name, and
+    `_bare`, `_busy` and `_credit` are behind `Outbox.waiting`), and nothing is counted that can be told otherwise.
+    """
 
     __slots__ = (
-        "_blocked", "_calmed", "_credit", "_keeper", "_last", "_path", "_pause", "_repaired", "_services", "_since",
-        "_unsent", "_urgent", "_write", "bytes_out", "last_sent", "special", "stopped", "transport", "writes",
+        "_bare", "_blocked", "_busy", "_calmed", "_credit", "_granted", "_keeper", "_last", "_path", "_pause",
+        "_repaired", "_services", "_since", "_unsent", "_urgent", "last_sent", "stopped", "transport",
     )  # fmt: skip
 
     def __init__(self, services: Services, transport: Transport, keeper: Keeper, tick: Tick) -> None:
@@ -53,8 +60,8 @@ class Writer(Outbox):
         super().__init__(services.channels, keeper, tick, services.config.outbox.urgent_share)
         self.part_bytes = services.config.outbox.part_bytes
         self._urgent = services.channels.urgent_mask
-        self._write = transport.write
-        self._credit = transport.lowat
+        self._bare = transport.bare
+        self._credit = self._granted = transport.lowat
         self._unsent: memoryview | bytes = b""
         self._blocked = False  # the socket takes nothing: nothing at all goes until it is writable
         self._pause: Timer | None = None  # bulk waits for the path to empty
@@ -64,9 +71,13 @@ class Writer(Outbox):
         self._repaired = 0
         self._since: dict[int, float] = {}  # by lane: since when something urgent waits
         self.last_sent = False
-        self.special = False
+        self._busy = False
         self.stopped = False
-        self.bytes_out = self.writes = 0
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes written so far: all credit that was given, and is not there any more."""
+        return self._granted - self._credit
 
     @property
     def idle(self) -> bool:
@@ -79,23 +90,27 @@ class Writer(Outbox):
         self.ask()
 
     def ask(self) -> None:
-        """Asks for a flush at the end of this tick, and for a look at what is special."""
-        self.special = True
+        """Asks for a flush at the end of this tick, and for a look at more than what waits."""
+        self._busy = True
         if not self.touched:
             self.touch()
 
     def stop(self) -> int:
         """Writes nothing more. Returns the bytes that were waiting."""
-        self.stopped = self.special = True
+        self.stopped = self._busy = True
         if self._pause is not None:
             self._pause.cancel()
         return self.clear() + len(self._unsent)
+
+    def dropped(self, lane: Lane, message: Message | None, reason: str) -> None:
+        super().dropped(lane, message, reason)
+        self._busy = True
 
     def flush(self) -> None:
         """One write of what waits, within the credit. The usual case, written out; `_flush_rest` has all others."""
         self.touched = False
         credit = self._credit
-        if self.special or credit <= 0 or self.drops:
+        if self._busy or credit <= 0:
             self._flush_rest()
             return
         data = self.only
@@ -114,7 +129,7 @@ class Writer(Outbox):
         size = len(data)
         if size <= WRITE_SIZE:
             try:
-                sent = self._write(data) if size else 0
+                sent = self._bare.write(data) if size else 0
             except WOULD_BLOCK:
                 sent = 0
             except OSError as error:
@@ -122,22 +137,26 @@ class Writer(Outbox):
                 return
             if sent == size:
                 self._credit = credit - size
-                self.bytes_out += size
-                self.writes += 1
+                self._services.counters.writes += 1
                 if self.waiting:
                     self._flush_rest()
                 return
-            self.bytes_out += sent
+            self._credit = credit - sent
             data = data[sent:]
         self._unsent = data
         self._flush_rest()
+
+    def keep(self, rest: bytes) -> None:
+        """The socket did not take all of a frame that was written without a flush: the rest goes before all else."""
+        self._unsent = rest
+        self.ask()
 
     def writable(self) -> None:
         """The socket takes something again, or the kernel has little unsent again."""
         self._blocked = False
         self._keeper.watch_writable(False)
         if self._credit <= 0 and not self.transport.knows_path:
-            self._credit = self.transport.lowat  # being writable is all this system tells
+            self._grant(self.transport.lowat)  # being writable is all this system tells
         self._flush_rest()
 
     def _after_pause(self) -> None:
@@ -165,7 +184,7 @@ class Writer(Outbox):
         self.touched = False
         if self.last_sent and not self._unsent:
             self._keeper.said_all()
-        self.special = self.stopped or bool(
+        self._busy = self.stopped or bool(
             self._unsent or self.waiting or self._blocked or self._last is not None or self.last_sent
         )
 
@@ -226,8 +245,7 @@ class Writer(Outbox):
                 self._keeper.watch_writable(True)
                 return
             self._credit -= sent
-            self.bytes_out += sent
-            self.writes += 1
+            self._services.counters.writes += 1
             self._unsent = b"" if sent == len(unsent) else memoryview(unsent)[sent:]
 
     def _refill(self) -> bool:
@@ -264,5 +282,44 @@ class Writer(Outbox):
                     self._pause = self._services.timers.at(now + self._path.pause, self._after_pause)
                 return False
             step = min(step, room)
-        self._credit = step
+        self._grant(step)
         return True
+
+    def _grant(self, credit: int) -> None:
+        self._granted += credit - self._credit
+        self._credit = credit
+
+
+def write_all(outboxes: Iterable[Outbox], lane: Lane, frame: bytes, message: Message, skip: Outbox | None) -> None:
+    """`put_all` and each `flush` in one visit: for a frame behind which nothing else can come in this tick.
+
+    A thousand receivers do not fit the processor's cache, so the second visit would cost as much as the first. Nobody
+    is ended here, because a room is being walked through: an error of the socket is met again, by the flush.
+    """
+    size = len(frame)
+    if size > lane.direct or size > WRITE_SIZE or message.expires:
+        put_all(outboxes, lane, frame, message, skip)
+        return
+    later: list[Outbox] = []
+    writes = 0
+    last: Any = None
+    box: Any
+    for box in outboxes:
+        if box is skip:
+            continue
+        if box.waiting or box._busy or (credit := box._credit) <= 0:
+            later.append(box)
+            continue
+        writes += 1
+        last = box
+        try:
+            sent = box._bare.write(frame)
+        except OSError:  # WOULD_BLOCK or the end
+            sent = 0
+        box._credit = credit - sent
+        if sent != size:
+            box.keep(frame[sent:])
+    if later:
+        put_all(later, lane, frame, message, None)
+    if last is not None:
+        last._services.counters.writes += writes

@@ -52,6 +52,8 @@ class Recorder:
         assert type(payload) is bytes
         self.events.append(("ping", payload))
 
+    def several(self) -> None: ...
+
     def pong(self, payload: bytes) -> None:
         self.events.append(("pong", payload))
 
