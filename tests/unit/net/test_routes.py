@@ -36,7 +36,7 @@ async def refuse(request: Request) -> Response:
 
 
 async def fail(request: Request) -> Response:
-    raise ZeroDivisionError("the secret is 42")
+    raise ZeroDivisionError("the secret is swordfish")
 
 
 async def fail_in_a_group(request: Request) -> Response:
@@ -170,7 +170,7 @@ async def test_a_bug_in_a_handler_is_a_500_without_detail_and_one_log_entry(
     await peer.say(get(f"{path}?token=abc") + get("/hello"))
     answer = await peer.answer()
     assert answer.startswith("HTTP/1.1 500 ")
-    assert "42" not in answer
+    assert "swordfish" not in answer
     assert "ZeroDivision" not in answer
     assert answer.endswith("hello")
     (record,) = caplog.records
@@ -186,7 +186,7 @@ async def test_a_header_that_cannot_be_sent_is_a_bug_of_the_handler(
     await peer.say(get("/nonsense") + get("/hello"))
     answer = await peer.answer()
     assert answer.startswith("HTTP/1.1 500 ")
-    assert "42" not in answer
+    assert "swordfish" not in answer
     assert answer.endswith("hello")
     assert len(caplog.records) == 1
 
