@@ -20,6 +20,7 @@ loop that knows what to do next (docs/client-python.md). The one rule: a connect
 says why, and no task outlives the `async with`.
 """
 
+from relay.client.connect import connect
 from relay.client.errors import ClientError, ConnectFailed, ConnectionRefused, Disconnected, Withdrawn
 from relay.client.events import (
     Bye,
@@ -35,7 +36,8 @@ from relay.client.events import (
     Refusal,
 )
 from relay.client.plain import PlainClient, connect_plain
-from relay.client.session import Client, connect
+from relay.client.second import SecondSocket
+from relay.client.session import Client
 from relay.client.upload import Upload
 from relay.errors import Refused
 
@@ -58,6 +60,7 @@ __all__ = [
     "Progress",
     "Refusal",
     "Refused",
+    "SecondSocket",
     "Upload",
     "Withdrawn",
     "connect",

@@ -54,24 +54,38 @@ class _Stream:
 class Incoming:
     """The messages in parts of one connection. `message_bytes` bounds each, as `max_message_bytes` does whole ones."""
 
-    def __init__(self, codec: Codec, message_bytes: int, *, progress: bool) -> None:
-        self._joiner = Joiner(message_bytes, TOTAL * message_bytes, STREAMS)
+    def __init__(self, codec: Codec, message_bytes: int, *, progress: bool, socket: int = 0) -> None:
+        """`socket`: streams are numbered for each socket of a session; in `Progress` each has a number of its own."""
+        self._joiner = self._make_joiner(message_bytes)
         self._decode: Any = (msgspec.json if codec == "json" else msgspec.msgpack).Decoder(_Head).decode
         self._progress = progress
         self._streams: dict[int, _Stream] = {}
+        self._message_bytes = message_bytes
+        self._first = socket << 32
 
     def add(self, raw: bytes) -> list[Message | Gap | Progress]:
         """What is to be told after one more part. Raises Disconnected: that is not relay.v1."""
         try:
             part = decode_part(raw)
             if part.flags & FIRST:
-                return self._join(part, _Stream(self._decode(part.envelope), part.stream, part.size))
+                return self._join(part, _Stream(self._decode(part.envelope), self._first + part.stream, part.size))
             stream = self._streams.get(part.stream)
             return [] if stream is None else self._join(part, stream)  # []: the rest of one that was let go
         except UNREADABLE as error:
             raise Disconnected(1002, f"the server does not speak relay.v1: {error}") from None
         except Refused as refused:  # of the relay, not by it
             raise Disconnected(1002, f"the server does not speak relay.v1: {refused.message}") from None
+
+    def abandon(self) -> list[Progress]:
+        """Forgets what is not whole: the rest of it will not come. What is to be told of that."""
+        told = [stream.progress(cancelled=True) for stream in self._streams.values()] if self._progress else []
+        self._streams.clear()
+        self._joiner = self._make_joiner(self._message_bytes)
+        return told
+
+    @staticmethod
+    def _make_joiner(message_bytes: int) -> Joiner:
+        return Joiner(message_bytes, TOTAL * message_bytes, STREAMS)
 
     def _join(self, part: Part, stream: _Stream) -> list[Message | Gap | Progress]:
         head = stream.head

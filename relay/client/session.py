@@ -10,35 +10,22 @@ answer.
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import trio
 
-from relay.client.codec import (
-    DECODERS,
-    Codec,
-    document,
-    encoder,
-    given,
-    publish_words,
-    superseding,
-    understood,
-)
-from relay.client.dial import quiet_nursery
-from relay.client.errors import LOST, ConnectFailed, Disconnected
+from relay.client.address import Address
+from relay.client.codec import Codec, document, encoder, given, publish_words, superseding, understood
+from relay.client.errors import LOST, Disconnected
 from relay.client.events import Bye, Event, Hello, Membership, Ok, Pong, Position, Refusal
 from relay.client.inbox import Inbox
 from relay.client.incoming import Incoming
-from relay.client.plain import PlainClient, connect_plain
+from relay.client.plain import PlainClient
+from relay.client.second import SecondSocket
 from relay.client.upload import Upload, Uploads
 from relay.errors import Refused
 from relay.protocols.parts import is_part
-
-__all__ = ["Client", "connect"]
 
 PART_BYTES: Final = 16384  # of one part with its header, where the relay does not say
 
@@ -70,12 +57,11 @@ class Client:
         self,
         socket: PlainClient,
         nursery: trio.Nursery,
-        codec: Codec,
+        address: Address,
         hello: Hello,
-        incoming: Incoming,
         *,
         buffer: int,
-        parts: bool,
+        progress: bool,
     ) -> None:
         self.session: Final = hello.session
         self.subject = hello.subject
@@ -85,15 +71,19 @@ class Client:
         self.heartbeat: Final = hello.heartbeat
         self.version: Final = hello.version
         self._socket = socket
-        self._codec: Final = codec
-        self._encode = encoder(codec)
-        self._incoming = incoming
+        self._nursery = nursery
+        self._address = address
+        self._codec: Final[Codec] = address.codec
+        self._encode = encoder(address.codec)
+        self._progress = progress
+        self._sockets = itertools.count(1)
+        self._seconds: list[SecondSocket] = []
         self._inbox = Inbox(buffer)
         self._ids = itertools.count(1)
         self._waiting: dict[RequestId, _Waiting | Upload] = {}
         most = hello.limits.get("message_bytes", PART_BYTES)
         self._part_bytes: Final = int(min(hello.limits.get("part_bytes", PART_BYTES), most))
-        self._parts: Final = parts and hello.limits.get("parted_message_bytes", 1) > 0
+        self._parts: Final = address.parts and hello.limits.get("parted_message_bytes", 1) > 0
         self._uploads = Uploads(nursery, self._send, self._part_bytes)
         self._bye: Bye | None = None
         self._why: Disconnected | None = None
@@ -191,6 +181,7 @@ class Client:
     async def auth(self, token: str) -> float | None:
         """Renews the token on the live session. Returns when it ends, Unix seconds."""
         self.expires = (await self._ask("auth", token=token)).expires
+        self._address.token = token  # of sockets that are opened from now on
         return self.expires
 
     async def ping(self) -> float:
@@ -198,6 +189,23 @@ class Client:
         asked = trio.current_time()
         await self._ask("ping")
         return trio.current_time() - asked
+
+    async def open_socket(self, *channels: str) -> SecondSocket:
+        """Opens one more socket of this session, by which these channels come from now on: what is lost or late on the
+        first one holds them up no more. Events of both come out of this client.
+
+        When it is lost, its channels come by the first socket again, and it is opened anew in the background, for as
+        long as the session lives. Raises ConnectFailed and ConnectionRefused if it cannot be had now.
+        """
+        if self._why is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._why.again()
+        incoming = self._make_incoming(next(self._sockets))
+        second = SecondSocket(self._address, self.session, channels, incoming, self._take, self.heartbeat)
+        self._seconds.append(second)
+        self._nursery.start_soon(second.run)
+        await second.opened_or_failed()
+        return second
 
     async def _ask(self, kind: str, **fields: Any) -> Ok:
         request = next(self._ids)
@@ -282,18 +290,24 @@ class Client:
 
     # The reading side; one task.
 
+    def _make_incoming(self, socket: int) -> Incoming:
+        """For the parts that come by one socket."""
+        return Incoming(self._codec, self._address.max_message_bytes, progress=self._progress, socket=socket)
+
     async def _read(self) -> None:
+        incoming = self._make_incoming(0)
         try:
             while True:
-                self._take(await self._socket.receive())
+                self._take(await self._socket.receive(), incoming)
         except Disconnected as why:
             self._end(why if self._bye is None else self._bye.explain(why))
             if self._socket.closed is None:  # what came was not relay.v1
                 await self._socket.close(why.code, why.reason)
 
-    def _take(self, raw: str | bytes) -> None:
-        if isinstance(raw, bytes) and is_part(raw):
-            for told in self._incoming.add(raw):
+    def _take(self, raw: str | bytes | None, incoming: Incoming) -> None:
+        """What came by one socket, whose parts are `incoming`; None: nothing more will."""
+        if raw is None or (isinstance(raw, bytes) and is_part(raw)):
+            for told in incoming.abandon() if raw is None else incoming.add(raw):
                 self._inbox.put(told)
             return
         match understood(self._codec, raw):
@@ -316,6 +330,8 @@ class Client:
             for waiting in list(self._waiting.values()):
                 waiting.end(why)
             self._uploads.end(why)
+            for second in self._seconds:
+                second.stop()
             self._ended.set()
             self._inbox.end()
 
@@ -338,61 +354,3 @@ class Client:
                 self._end(Disconnected(LOST, f"nothing was heard for {2 * self.heartbeat:g} s"))
                 await self._socket.abandon()
                 return
-
-
-@asynccontextmanager
-async def connect(
-    url: str,
-    *,
-    token: str | None = None,
-    codec: Codec = "json",
-    ca_file: str | os.PathLike[str] | None = None,
-    headers: Iterable[tuple[str, str]] = (),
-    max_message_bytes: int = 1 << 20,
-    connect_timeout: float = 10,
-    buffer: int = 1000,
-    progress: bool = False,
-    parts: bool = True,
-) -> AsyncIterator[Client]:
-    """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
-
-    `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
-    `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
-    all travels whole, in both directions. `connect_timeout` covers all up to the relay's `hello`. Raises ConnectFailed,
-    ConnectionRefused, Disconnected (refused with a close code instead of an HTTP status), ValueError.
-    """
-    if codec not in DECODERS:
-        raise ValueError(f"codec is 'json' or 'msgpack', not {codec!r}")
-    if not parts:
-        asked = urlsplit(url)
-        url = asked._replace(query=f"{asked.query}&parts=0".removeprefix("&")).geturl()
-    started = trio.current_time()
-    async with (
-        connect_plain(
-            url,
-            token=token,
-            ca_file=ca_file,
-            subprotocols=[f"relay.v1.{codec}"],
-            headers=headers,
-            max_message_bytes=max_message_bytes,
-            connect_timeout=connect_timeout,
-        ) as socket,
-        quiet_nursery() as nursery,
-    ):
-        hello = None
-        with trio.move_on_at(started + connect_timeout):
-            hello = understood(codec, await socket.receive())
-        if not isinstance(hello, Hello):
-            raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
-        incoming = Incoming(codec, max_message_bytes, progress=progress)
-        client = Client(socket, nursery, codec, hello, incoming, buffer=buffer, parts=parts)
-        nursery.start_soon(client._read)
-        nursery.start_soon(client._watch)
-        try:
-            yield client
-        finally:
-            try:
-                await client.close()
-            finally:
-                client._end(socket.closed or Disconnected(LOST, "the connection was dropped"))
-                nursery.cancel_scope.cancel()
