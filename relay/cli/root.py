@@ -10,6 +10,7 @@ import click
 from relay.cli.certs import certs
 from relay.cli.check import check, config
 from relay.cli.dev import dev
+from relay.cli.explain import explain
 from relay.cli.health import health, version
 from relay.cli.plugins import plugins
 from relay.cli.serve import serve
@@ -22,11 +23,13 @@ Examples:
   relay check -c config.toml               all that is wrong with a configuration
   relay serve -c config.toml               serve until SIGTERM
   relay token new --subject ann --all      a token that may do everything
+  relay explain subject ann                why ann was refused, throttled or closed, and which setting did it
   relay sub lobby                          listen to a room, in one terminal ...
   relay pub lobby hello                    ... and talk to it, from another
 
 \b
 Environment: RELAY_CONFIG (configuration file), RELAY_TOKEN (token of pub, sub and token check),
+RELAY_API_KEY_FILE (file with a key of the API, for explain),
 RELAY__SECTION__KEY (any setting, as in RELAY__LIMITS__MESSAGE_BYTES=1000000).
 
 `relay COMMAND --help` says more; docs/cli.md says all of it.
@@ -38,5 +41,5 @@ def cli() -> None:
     """A secure WebSocket relay: rooms, tokens, plugins; urgent messages arrive in bounded time."""
 
 
-for command in (serve, dev, check, config, certs, token, pub, sub, plugins, health, version):
+for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, health, version):
     cli.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.components import ROOT
 from tests.e2e.clients import trio_client
 from tests.e2e.harness import UPGRADE, Answer, RelayProcess, bearer, request, running_relay
 
@@ -74,17 +76,17 @@ async def test_connections_and_rooms_are_told(relay: RelayProcess) -> None:
 
 
 async def test_a_server_publishes_and_its_message_has_no_sender(relay: RelayProcess) -> None:
-    async with trio_client(relay, "/rooms/lobby", relay.token("ann")) as ann:
-        answer = await ask(relay, "/publish", {"room": "lobby", "data": {"n": 1}})
-        assert answer.json() == answer.json() | {"room": "lobby", "offset": 1, "members": 1, "duplicate": False}
+    async with trio_client(relay, "/rooms/chat:server", relay.token("ann")) as ann:
+        answer = await ask(relay, "/publish", {"room": "chat:server", "data": {"n": 1}})
+        assert answer.json() == answer.json() | {"room": "chat:server", "offset": 1, "members": 1, "duplicate": False}
         with trio.fail_after(5):
             assert json.loads(await ann.connection.get_message()) == {"n": 1}
-        first = await ask(relay, "/publish", {"room": "lobby", "base64": "AAE=", "idempotency": "once"})
-        again = await ask(relay, "/publish", {"room": "lobby", "base64": "AAE=", "idempotency": "once"})
+        first = await ask(relay, "/publish", {"room": "chat:server", "base64": "AAE=", "idempotency": "once"})
+        again = await ask(relay, "/publish", {"room": "chat:server", "base64": "AAE=", "idempotency": "once"})
         assert again.json() == {**first.json(), "duplicate": True}
         with trio.fail_after(5):
             assert await ann.connection.get_message() == b"\x00\x01"
-        last = await ask(relay, "/publish", {"room": "lobby", "data": "last"})
+        last = await ask(relay, "/publish", {"room": "chat:server", "data": "last"})
         assert last.json()["offset"] == 3
         with trio.fail_after(5):
             assert await ann.connection.get_message() == "last"
@@ -194,3 +196,42 @@ async def test_keys_come_from_a_file_that_a_reload_reads_again(tmp_path: Path) -
         assert await status("first-key-of-the-api") == 401
         assert await status("second-key-of-the-api") == 200
         assert "key-of-the-api" not in relay.log
+
+
+DOC = (ROOT / "docs" / "api.md").read_text()
+EXAMPLES = re.findall(r"```http\n(\w+) (\S+)\n(.*?)```\n```json\n(.*?)```", DOC, re.DOTALL)
+
+
+def shape(value: Any) -> Any:
+    """What a document is made of: the keys of its objects, the kinds of its values."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(inner) for inner in value[:1]]
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+
+
+async def test_the_examples_of_the_docs_are_answered_as_they_say(tmp_path: Path) -> None:
+    assert len(EXAMPLES) > 6
+    async with running_relay(tmp_path, {"internal": {"api_keys": [KEY]}}) as relay:
+        for _ in range(3):
+            headers = UPGRADE | bearer(relay.token()) | {"Origin": "https://evil.example"}
+            await request(relay, "/rooms/lobby", headers)
+        async with trio_client(relay, "/rooms/lobby", relay.token("ann")):
+            while not (await get(relay, "/connections?room=lobby"))["count"]:
+                await trio.lowlevel.checkpoint()
+            for method, path, body, expected in EXAMPLES:
+                sent = json.loads(body) if body.strip() else None
+                answer = await ask(relay, path.removeprefix("/api/v1"), sent, method=method)
+                assert shape(answer.json()) == shape(json.loads(expected)), f"{method} {path}"
+
+
+def test_the_docs_list_every_route() -> None:
+    from relay.counters import Counters
+    from relay.front.api import Api, ApiKeys
+    from relay.front.api_routes import Operations
+
+    api = Api(Counters(), lambda: ApiKeys(()))
+    Operations(None, None).add_to(api)  # type: ignore[arg-type]
+    listed = set(re.findall(r"^\| `(\w+ /api/v1/[^`?]*)", DOC, re.MULTILINE))
+    assert listed == {f"{route.method} {route.pattern}" for route in api.routes}

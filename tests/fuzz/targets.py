@@ -593,7 +593,10 @@ class Configuration:
                 if "hunter2" not in problem.key:  # else it stood where a name belongs
                     assert "hunter2" not in problem.what + problem.hint, "a secret is shown"
             return "refused"
-        assert "hunter2" not in repr(loaded.config)
+        for key in loaded.config.auth.keys:
+            assert not key.secret or f"secret={key.secret!r}" not in repr(loaded.config)
+        for api_key in loaded.config.internal.api_keys:
+            assert repr(api_key) not in repr(loaded.config.internal)
         return "loaded"
 
     def clean_up(self) -> None:

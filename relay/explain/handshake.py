@@ -1,0 +1,193 @@
+"""Codes of TLS, of the HTTP request and of the WebSocket handshake; tokens have a room of their own.
+
+Not here: who raises them. The one rule: an entry says what this code means here, not what its status means.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.explain.entry import Explanation
+
+TLS: Final = (
+    Explanation(
+        "tls_timeout", ("tls",), "The TLS handshake did not end in time.",
+        "A very slow network, a health check that opens the port and says nothing, or an attacker who waits.",
+        "Retry; from one network only, look for a firewall that delays or drops packets.",
+        "Single ones are normal. Many from one address: it is counted in limits.connections_per_address all the while.",
+        ("timeouts.tls", "limits.connections_per_address"),
+    ),
+    Explanation(
+        "tls_protocol", ("tls",), "It was no TLS, or nothing that both sides speak; OpenSSL's word stands beside it.",
+        "HTTP_REQUEST: `http://` or `ws://` was used for `https://` or `wss://`. UNSUPPORTED_PROTOCOL: a client below"
+        " tls.minimum_version. CERTIFICATE_UNKNOWN, UNKNOWN_CA: the client does not trust the certificate.",
+        "Use `wss://`; trust the authority; update a client that has no TLS 1.2.",
+        "Look at the word beside the code. After a new certificate: is the whole chain in tls.certificate?",
+        ("tls.minimum_version", "tls.certificate", "tls.key"),
+    ),
+    Explanation(
+        "tls_eof", ("tls",), "The client ended the connection before the TLS handshake was done.",
+        "Port scans and TCP health checks; browsers that do not trust the certificate and say so by leaving.",
+        "Nothing, if it connects the next time.",
+        "Let load balancers ask /readyz instead of only opening the port.",
+    ),
+)  # fmt: skip
+
+ADDRESS: Final = (
+    Explanation(
+        "address_denied", ("handshake",), "The client's network may not connect. It is told nothing.",
+        "It is in limits.deny_addresses, or limits.allow_addresses lists others only.",
+        "Connect from another network.",
+        "If it should come in, change the lists and send SIGHUP. Behind a proxy all clients have the proxy's address.",
+        ("limits.allow_addresses", "limits.deny_addresses"), 403,
+    ),
+    Explanation(
+        "too_many_handshakes", ("handshake",), "The address opens connections faster than it may.",
+        "A client that reconnects in a loop without waiting, or many users behind one address.",
+        "Wait for Retry-After; reconnect with a random delay that doubles.",
+        "Behind NAT or a proxy raise the rate and its burst. Else find the client that loops.",
+        ("limits.handshakes_per_address", "limits.handshakes_burst"), 429,
+    ),
+    Explanation(
+        "too_many_connections", ("handshake",), "The address has as many connections as it may have.",
+        "Many users behind one address, a proxy in front, or connections that are opened and never closed.",
+        "Close what is not needed; retry after Retry-After.",
+        "Raise the limit where many users share an address.",
+        ("limits.connections_per_address", "limits.ipv6_prefix"), 429,
+    ),
+    Explanation(
+        "too_many_failures", ("handshake",), "Too many bad tokens came from the address, so it has to wait.",
+        "A client with a broken token that retries without end, or somebody who guesses.",
+        "Get a good token before the next try; wait for Retry-After.",
+        "`relay explain address IP` tells which refusals came before.",
+        ("limits.auth_failures", "limits.auth_failures_window", "limits.auth_backoff", "limits.auth_backoff_max"), 429,
+    ),
+    Explanation(
+        "too_many_of_subject", ("handshake",), "The subject has as many connections as it may have.",
+        "Many tabs or devices; connections that are opened and not closed; one subject for a whole fleet.",
+        "Close a connection first, or share one.",
+        "`relay explain subject NAME` lists them. Give each device a subject of its own, or raise the limit.",
+        ("limits.connections_per_subject",), 429,
+    ),
+    Explanation(
+        "too_many_sockets", ("handshake",), "The session has as many sockets as it may have.",
+        "More sockets with `?session=` than the limit allows.",
+        "Move several channels to one socket.",
+        "Raise the limit if the client is meant to do that.",
+        ("limits.sockets_per_session",), 429,
+    ),
+    Explanation(
+        "full", ("handshake",), "The server has as many connections as it may have.",
+        "More clients than this process is set up for.",
+        "Retry after Retry-After, elsewhere if there is elsewhere.",
+        "Raise limits.max_connections together with LimitNOFILE and memory, or run more processes.",
+        ("limits.max_connections",), 503,
+    ),
+    Explanation(
+        "draining", ("handshake",), "The server is going away and takes nobody new.",
+        "A restart or a deploy.",
+        "Retry: another process or the next one will answer.",
+        "Nothing. A load balancer that asks /readyz sends nobody here meanwhile.",
+        ("server.drain_timeout",), 503,
+    ),
+)  # fmt: skip
+
+HTTP: Final = (
+    Explanation(
+        "not_found", ("handshake", "api"), "Nothing is served at this path.",
+        "WebSockets are at `/ws` and `/rooms/NAME`; a prefix that a proxy should have taken away is still there.",
+        "Correct the URL.",
+        "Check the proxy's rewriting; docs/api.md lists the paths of the API.",
+        status=404,
+    ),
+    Explanation(
+        "upgrade_required", ("handshake",), "The address is for WebSockets, and the request was a plain one.",
+        "A browser opened the address, or a proxy did not pass `Upgrade` and `Connection` on.",
+        "Connect with a WebSocket client.",
+        "In nginx: proxy_http_version 1.1, and proxy_set_header for Upgrade and Connection.",
+        status=426,
+    ),
+    Explanation(
+        "method_not_allowed", ("handshake", "api"), "Another method is needed here; `Allow` names it.",
+        "A POST to a page, or a GET to a route that changes something.",
+        "Use the method that `Allow` names.", "Nothing.", status=405,
+    ),
+    Explanation(
+        "http_version", ("handshake",), "The request was not HTTP/1.1.",
+        "A proxy that speaks HTTP/1.0 to its backends (nginx does unless told otherwise).",
+        "Use HTTP/1.1.", "In nginx: proxy_http_version 1.1.", status=505,
+    ),
+    Explanation(
+        "transfer_encoding", ("handshake",), "A transfer coding other than chunked.",
+        "A client or proxy that compresses bodies on their way.",
+        "Send Content-Length or chunked.", "Nothing.", status=501,
+    ),
+    Explanation(
+        "head_too_large", ("handshake",), "The request head has more bytes than it may have.",
+        "Large cookies of the same site, or a token with very many grants.",
+        "Fewer cookies for this host; fewer grants in the token.",
+        "Serve the relay under a host name of its own; raise limits.head_bytes if tokens need it.",
+        ("limits.head_bytes",), 431,
+    ),
+    Explanation(
+        "too_many_fields", ("handshake",), "The request head has more fields than it may have.",
+        "Proxies that add fields at every hop, or an attack.",
+        "Nothing, usually.", "Raise limits.head_fields if the proxies are yours.", ("limits.head_fields",), 431,
+    ),
+    Explanation(
+        "websocket_version", ("handshake",), "Sec-WebSocket-Version is not 13.",
+        "A client from before 2011, or one written by hand.",
+        "Send `Sec-WebSocket-Version: 13` (RFC 6455).", "Nothing.", status=426,
+    ),
+    Explanation(
+        "unknown_subprotocol", ("handshake",),
+        "None of the subprotocols offered is known, or `/ws` was asked without one.",
+        "`/ws` needs `relay.v1.json` or `relay.v1.msgpack`; plain mode is at `/rooms/NAME`.",
+        "Offer one of those, or use plain mode.", "Nothing.", status=400,
+    ),
+    Explanation(
+        "no_such_field", ("handshake",), "`?fields=` names something that messages do not have.",
+        "A misspelt name.", "Use the names in docs/protocol.md.", "Nothing.", status=400,
+    ),
+    Explanation(
+        "other_protocol", ("handshake",), "A further socket of a session speaks another subprotocol than the first.",
+        "`?session=` with `relay.v1.msgpack` where the session speaks `relay.v1.json`, or the other way round.",
+        "Offer the same subprotocol.", "Nothing.", status=400,
+    ),
+    Explanation(
+        "no_such_session", ("handshake", "api"), "There is no session of that name, or it is another subject's.",
+        "The session has ended, or lives in another process behind the load balancer.",
+        "Open a new session.",
+        "Route all sockets of a client to the same process. `relay explain conn SESSION` tells how it ended.",
+        status=404,
+    ),
+    Explanation(
+        "origin", ("handshake",), "A page of this origin may not connect.",
+        "The page's origin is not in auth.allowed_origins; scheme and port belong to it.",
+        "Connect from a page of the application.",
+        "Add the origin exactly as the browser sends it, as in 'https://app.example'; then SIGHUP.",
+        ("auth.allowed_origins",), 403,
+    ),
+)  # fmt: skip
+
+API: Final = (
+    Explanation(
+        "api_off", ("api",), "The API has no keys, so nobody can use it.",
+        "Neither internal.api_keys_file nor internal.api_keys is set.",
+        "Nothing.", "`openssl rand -hex 24` makes a key; put it into the file and send SIGHUP.",
+        ("internal.api_keys_file", "internal.api_keys"), 403,
+    ),
+    Explanation(
+        "api_key_missing", ("api",), "The request brought no key.",
+        "No `Authorization: Bearer KEY`, or another scheme.",
+        "Send the header.", "Nothing.", ("internal.api_keys_file", "internal.api_keys"), 401,
+    ),
+    Explanation(
+        "api_key_wrong", ("api",), "The key is not one of the relay's.",
+        "The file has changed and was not read again, or the key is another relay's.",
+        "Use the key of this relay.", "SIGHUP reads the file again.",
+        ("internal.api_keys_file", "internal.api_keys"), 401,
+    ),
+)  # fmt: skip
+
+ENTRIES: Final = (*TLS, *ADDRESS, *HTTP, *API)

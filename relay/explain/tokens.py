@@ -1,0 +1,142 @@
+"""Codes of tokens that are refused: at the handshake, by /auth/check, and where a live connection renews its own.
+
+Not here: their meaning, which auth/refusals has. The one rule: `relay token check` says more about one token than any
+page can.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.auth.refusals import TOKEN_CODES
+from relay.explain.entry import Explanation
+
+NEW: Final = "Get a new token and connect again."
+ISSUER: Final = "The issuer has to change what it signs."
+
+# code: (cause, client, operator, further settings)
+ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
+    "token_missing": (
+        "No `Authorization: Bearer`, no subprotocol `bearer.TOKEN`; or a proxy removed the header.",
+        "Send the token in one of the two ways.",
+        "Check that proxies pass Authorization and Sec-WebSocket-Protocol on.",
+        ("auth.token_in_query",),
+    ),
+    "token_malformed": (
+        "A session cookie or an opaque token was taken for a JWT, or the token was cut on its way.",
+        "Send the whole token: three parts with dots between.",
+        "`relay token check TOKEN` shows how far it can be read.",
+        (),
+    ),
+    "token_too_large": (
+        "A token with very many rooms in its grants.",
+        NEW,
+        "Grant patterns instead of single rooms.",
+        ("limits.head_bytes",),
+    ),
+    "token_wrong_type": (
+        "An ID token, a refresh token or a logout token was sent.",
+        "Send the access token.",
+        ISSUER,
+        (),
+    ),
+    "token_unsupported": (
+        "The issuer marks an extension as critical (`crit`).",
+        "Nothing.",
+        ISSUER,
+        (),
+    ),
+    "token_wrong_algorithm": (
+        "The issuer signs with another algorithm than the keys here are for, or somebody tries a confusion attack.",
+        NEW,
+        "Compare the `alg` of `relay token check` with the algorithm of each key.",
+        ("auth.keys", "auth.jwks.url"),
+    ),
+    "token_unknown_key": (
+        "The issuer has rotated its keys, or the token is from another environment.",
+        NEW,
+        "Is auth.jwks.url reachable from here? A new key is fetched at most once in auth.jwks.cooldown.",
+        ("auth.keys", "auth.jwks.url", "auth.jwks.cooldown"),
+    ),
+    "token_bad_signature": (
+        "Another secret or key signed it (staging against production), or it was changed.",
+        NEW,
+        "Compare the secret on both sides: a newline too many is the usual difference.",
+        ("auth.keys",),
+    ),
+    "token_bad_claim": (
+        "A claim has the wrong type, as `exp` given as text.",
+        "Nothing.",
+        ISSUER + " `relay token check` says which claim.",
+        (),
+    ),
+    "token_no_expiry": (
+        "The issuer sets no `exp`.",
+        "Nothing.",
+        ISSUER + " Tokens without an end are not accepted.",
+        (),
+    ),
+    "token_expired": (
+        "The page was open longer than the token lives; or the clocks of issuer and relay differ.",
+        "Get a new token before each connection, and renew on `expiring`.",
+        "Check the clocks (NTP); auth.leeway forgives some seconds.",
+        ("auth.leeway", "auth.grace"),
+    ),
+    "token_revoked": (
+        "An operator revoked it, or all of the subject's tokens issued before a moment.",
+        "Get a new token: the user may have to log in again.",
+        "The entry stands in the file of auth.revocation_file.",
+        ("auth.revocation_file",),
+    ),
+    "token_not_yet_valid": (
+        "The issuer's clock is ahead of this one.",
+        "Wait a moment.",
+        "Check the clocks (NTP); auth.leeway forgives some seconds.",
+        ("auth.leeway",),
+    ),
+    "token_too_long_lived": (
+        "The issuer gives tokens a longer life than auth.max_lifetime.",
+        "Nothing.",
+        "Shorten the life at the issuer, or raise the limit.",
+        ("auth.max_lifetime",),
+    ),
+    "token_wrong_issuer": (
+        "`iss` is another one, a slash at its end included.",
+        NEW,
+        "Compare `iss` in `relay token check` with the setting, letter by letter.",
+        ("auth.issuer", "auth.issuers"),
+    ),
+    "token_wrong_audience": (
+        "`aud` is another service's, or the token has one and auth.audience is empty.",
+        NEW,
+        "Set auth.audience to what the issuer puts into `aud`.",
+        ("auth.audience",),
+    ),
+    "token_no_subject": (
+        "The claim that says who is missing.",
+        "Nothing.",
+        "If the issuer uses another claim, name it in auth.claims.subject.",
+        ("auth.claims.subject",),
+    ),
+    "token_bad_subject": (
+        "The subject is longer than 255 bytes, or holds what no log could bear.",
+        "Nothing.",
+        ISSUER,
+        ("auth.claims.subject",),
+    ),
+    "token_bad_grants": (
+        "The grants claim is no object, has an unknown key or a pattern that is none.",
+        "Nothing.",
+        "`relay token check` says which part; docs/tokens.md has the rules for patterns.",
+        ("auth.claims.grants",),
+    ),
+}
+
+
+def _explained(code: str, meaning: str) -> Explanation:
+    cause, client, operator, settings = ABOUT[code]
+    meaning = meaning[0].upper() + meaning[1:] + "."
+    return Explanation(code, ("handshake", "request"), meaning, cause, client, operator, settings, 401)
+
+
+ENTRIES: Final = tuple(_explained(code, meaning) for code, (meaning, _) in TOKEN_CODES.items() if code in ABOUT)
