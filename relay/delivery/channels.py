@@ -54,6 +54,10 @@ class Lane:
         return (2 if self.overflow is Overflow.PAUSE else 1) * self.capacity - ENVELOPE
 
     @property
+    def too_large(self) -> str:
+        return f"a message in channel {self.name} has at most {self.largest} bytes"
+
+    @property
     def setting(self) -> str:
         return f"channels.{self.name}.capacity"
 

@@ -24,7 +24,7 @@ from relay.front.state import PROTOCOLS, State
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Headers, Request
 from relay.net.http import HTTPConnection
-from relay.net.link import LOST, NO_CODE, Link
+from relay.net.link import LOST, NO_CODE, Link, given_up_after
 from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
@@ -162,7 +162,12 @@ class Admission:
                 sock.getpeername()  # ssl would find that it was reset, and leave a socket of its own open
                 context = self.state.certificates.context
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            transport = Transport(sock, unsent_bytes=config.outbox.unsent_bytes, congestion=config.outbox.congestion)
+            transport = Transport(
+                sock,
+                unsent_bytes=config.outbox.unsent_bytes,
+                congestion=config.outbox.congestion,
+                unacknowledged=given_up_after(config.websocket),
+            )
         except (OSError, ValueError):  # it was gone before we began
             self._tls_failed("eof", address, "it was gone before the handshake")
             sock.close()

@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from relay.config.schema import WebSocket
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.errors import CloseCode, CloseReason
@@ -32,6 +33,14 @@ BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has mo
 _PING_FRAME: Final = frame(PING, b"")
 NO_CODE: Final = 1005
 LOST: Final = 1006  # RFC 6455 section 7.4.1: never on the wire, only in logs and metrics
+
+
+def given_up_after(settings: WebSocket) -> float:
+    """Seconds after which a ping that not even the client's kernel acknowledges ends the connection; 0: never.
+
+    A client that is not read cannot be heard to answer, so what finds it gone is TCP.
+    """
+    return settings.heartbeat + settings.heartbeat_timeout if settings.heartbeat else 0.0
 
 
 class Link:
@@ -174,9 +183,27 @@ class Link:
 
     def hold(self, reason: Hold, held: bool) -> None:
         self._held = self._held | reason if held else self._held & ~reason
+        self.engine.hold(bool(self._held))
         if not self._held:
             self.heard = self.services.monotonic()
+            self._read_on()
         self._rewatch()
+
+    def _read_on(self) -> None:
+        """What came and was kept is handled now; from a timer, because who lets go may be in the middle of a flush."""
+        if self.engine.waits:
+            self.services.timers.at(self.services.monotonic(), self._feed_kept)
+
+    def _feed_kept(self) -> None:
+        if self.finished:
+            return
+        self.services.producer = self._producer
+        try:
+            self._uncounted += self.engine.feed(b"", self.services.monotonic())
+        except Exception:
+            self.bug()
+        finally:
+            self.services.producer = None
 
     def not_read_because(self) -> list[str]:
         """Why nothing is read from this client just now: "rate", "work", "readers"; empty: it is read."""
@@ -193,7 +220,11 @@ class Link:
 
     def hung_up(self) -> None:
         """The client has gone while plugins were at work for it: nobody waits for that work any more."""
-        self._finish()
+        broken = self.transport.broken()
+        if broken is None:
+            self._finish()
+        else:
+            self._lost(broken)
 
     # What the engine tells (net/websocket.Sink); messages go to the connection directly.
 
@@ -320,6 +351,8 @@ class Link:
         if self._resume is not None:
             self._resume.cancel()
         self._held = Hold(0)
+        self.engine.hold(False)
+        self._read_on()
         self._slowed = False
         self._let_producers_go()
         self._rewatch()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
 import ssl
 import struct
@@ -34,6 +35,7 @@ _SIOCOUTQ: Final = 0x5411  # linux/sockios.h: bytes that are not acknowledged, s
 _SIOCOUTQNSD: Final = 0x894B  # bytes that are not sent
 _INFO_SIZE: Final = _INFO.size
 _TCP_CONGESTION: Final[int | None] = getattr(socket, "TCP_CONGESTION", None)
+_TCP_USER_TIMEOUT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _GONE: Final = frozenset(
     {
@@ -88,8 +90,13 @@ class Transport:
     read: Callable[[int], bytes]
     write: Callable[[bytes | memoryview], int]
 
-    def __init__(self, sock: socket.socket, *, unsent_bytes: int, congestion: str = "") -> None:
-        """Raises OSError, also for a `congestion` this kernel does not have."""
+    def __init__(
+        self, sock: socket.socket, *, unsent_bytes: int, congestion: str = "", unacknowledged: float = 0.0
+    ) -> None:
+        """`unacknowledged`: seconds after which bytes that nobody has acknowledged end the connection, where the system
+        can (RFC 5482); 0: as long as the system likes. Raises OSError, also for a `congestion` this kernel does not
+        have.
+        """
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
@@ -105,6 +112,8 @@ class Transport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if congestion and _TCP_CONGESTION is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, congestion.encode())
+            if unacknowledged and _TCP_USER_TIMEOUT is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(unacknowledged * 1000))
             if _TCP_NOTSENT_LOWAT is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
             else:  # a small buffer is the next best bound on what cannot be overtaken any more
@@ -176,6 +185,11 @@ class Transport:
         except OSError:
             return None
         return int(held)
+
+    def broken(self) -> Lost | None:
+        """What broke the connection without anybody reading or writing; None: nothing."""
+        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return lost(OSError(number, os.strerror(number))) if number else None
 
     def congestion(self) -> str:
         """The congestion control in use; "" where this system does not tell."""

@@ -84,6 +84,7 @@ class Engine:
         "_control",
         "_fast",
         "_fragments",
+        "_halted",
         "_head",
         "_limits",
         "_medium",
@@ -106,8 +107,8 @@ class Engine:
         self._sink = sink
         self._limits = limits
         self._fast = limits.fast_path
-        self._small = min(126, limits.message_bytes + 1) if limits.fast_path else 0
-        self._medium = min(65536, limits.message_bytes + 1) + 2 if limits.fast_path else 0
+        self._open_short_way()
+        self._halted = False  # stopped, or on hold
         self._rest: bytearray | None = None  # bytes of a frame that is not whole yet
         self._need = 0  # how many bytes make it whole, as far as is known
         self._slow: Connection | None = None  # lives while a fragmented message does
@@ -123,9 +124,27 @@ class Engine:
 
     def stop(self) -> None:
         """Ignore whatever else has come."""
-        self.stopped = True
+        self.stopped = self._halted = True
         self._rest = None
         self._small = self._medium = 0
+
+    def hold(self, held: bool) -> None:
+        """Keep what has come, from the next frame on, also in the middle of a read. Let go, `feed(b"")` goes on."""
+        if not self.stopped:
+            self._halted = held
+            if held:
+                self._small = self._medium = 0
+            else:
+                self._open_short_way()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was kept because of a hold."""
+        return self._rest is not None and not self._need
+
+    def _open_short_way(self) -> None:
+        self._small = min(126, self._limits.message_bytes + 1) if self._fast else 0
+        self._medium = min(65536, self._limits.message_bytes + 1) + 2 if self._fast else 0
 
     def feed(self, data: bytes, now: float) -> int:
         """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for
@@ -164,7 +183,7 @@ class Engine:
         limits = self._limits
         fast = self._fast
         message = self.message
-        while not self.stopped:
+        while not self._halted:
             left = end - position
             if left < 6:
                 if left:
@@ -230,6 +249,10 @@ class Engine:
                 break
             count += self._slowly(data[position:stop])
             position = stop
+        else:
+            if position < end and not self.stopped:
+                self._rest = bytearray(memoryview(data)[position:])
+                self._need = 0
         return count
 
     def _is_bad_text(self, payload: bytes) -> bool:

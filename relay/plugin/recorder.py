@@ -12,7 +12,7 @@ from typing import Any
 
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Message
-from relay.protocols.base import Command, Hello, ProtocolError, RequestId
+from relay.protocols.base import Command, Hello, ProtocolError, Publish, RequestId
 
 
 class Recorder:
@@ -45,6 +45,9 @@ class Recorder:
 
     def parts(self, message: Message) -> None:
         return None
+
+    def announced(self, envelope: bytes) -> Publish:
+        raise AssertionError("nobody sends parts to a test")
 
     def parted(self, envelope: bytes, payload: bytes) -> Command:
         raise AssertionError("nobody sends parts to a test")

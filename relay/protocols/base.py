@@ -145,6 +145,10 @@ class WireProtocol(Protocol):
         """
         ...
 
+    def announced(self, envelope: bytes) -> Publish:
+        """What the first part of a message says, with no data yet. Raises Refused, as `parted` does."""
+        ...
+
     def parted(self, envelope: bytes, payload: bytes) -> Command:
         """A message that came in parts. Raises Refused. Not asked where `takes_parts` is False."""
         ...

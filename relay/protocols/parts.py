@@ -163,6 +163,12 @@ class Joiner:
         self._forget(part.stream)
         return stream.envelope, bytes(stream.data)
 
+    def refuse(self, part: Part) -> None:
+        """Gives up the stream of a part that was refused elsewhere: the rest of it is passed over."""
+        self._forget(part.stream)
+        if not part.flags & LAST:
+            self._remember(part.stream)
+
     def expire(self, now: float, idle: float, total: float) -> list[tuple[int, bytes]]:
         """Gives up streams silent for `idle` or begun `total` seconds ago: (stream, envelope) of each."""
         late = [
@@ -179,9 +185,7 @@ class Joiner:
         return len(self._streams)
 
     def _give_up(self, part: Part, envelope: bytes, code: str, why: str, setting: str | None = None) -> PartRefused:
-        self._forget(part.stream)
-        if not part.flags & LAST:
-            self._remember(part.stream)
+        self.refuse(part)
         return PartRefused(code, why, envelope, setting=setting)
 
     def _remember(self, number: int) -> None:

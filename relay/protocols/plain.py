@@ -34,6 +34,9 @@ class Plain:
         kind, raw = data.plain()
         return frame(kind, raw)
 
+    def announced(self, envelope: bytes) -> Publish:
+        raise Refused("bad_part", "plain mode has no parts")
+
     def parted(self, envelope: bytes, payload: bytes) -> Command:
         raise Refused("bad_part", "plain mode has no parts")
 

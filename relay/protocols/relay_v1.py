@@ -140,6 +140,20 @@ OPTIONAL: Final = {
 }  # fmt: skip
 """Fields of a message that a client may do without: as they are called on the wire, and here, and what is not sent."""
 
+
+def _checked(kind: Kind, payload: bytes) -> bytes:
+    """The payload of a message in parts: as whole messages, what goes into text frames is UTF-8 (RFC 6455 section
+    8.1). Raises UnicodeDecodeError, DecodeError.
+    """
+    if kind in (Kind.TEXT, Kind.JSON):
+        payload.decode()
+    if kind == Kind.JSON:
+        return bytes(msgspec.json.decode(payload, type=Raw))
+    if kind == Kind.MSGPACK:
+        return bytes(msgspec.msgpack.decode(payload, type=Raw))
+    return payload
+
+
 Codec = TypeVar("Codec", msgspec.json.Encoder, msgspec.msgpack.Encoder)
 
 
@@ -192,21 +206,21 @@ class _RelayV1(ABC, Generic[Codec]):
             )
         return self._rarer(command)
 
+    def announced(self, envelope: bytes) -> Publish:
+        return self._parted(envelope, lambda kind: b"")
+
     def parted(self, envelope: bytes, payload: bytes) -> Command:
+        return self._parted(envelope, lambda kind: _checked(kind, payload))
+
+    def _parted(self, envelope: bytes, payload: Callable[[Kind], bytes]) -> Publish:
         try:
             command: _Parted = self._decode_parted(envelope)
             kind = Kind[command.kind.upper()]
-            if kind == Kind.TEXT:
-                payload.decode()
-            elif kind == Kind.JSON:
-                payload = bytes(msgspec.json.decode(payload, type=Raw))
-            elif kind == Kind.MSGPACK:
-                payload = bytes(msgspec.msgpack.decode(payload, type=Raw))
+            data = Payload(kind, payload(kind))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             refused = self._not_understood(b"", error)
             refused.request = self.request_in(envelope)
             raise refused from None
-        data = Payload(kind, payload)
         return Publish(
             command.room,
             data,

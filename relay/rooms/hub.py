@@ -183,8 +183,7 @@ class Hub:
         lane = self.channels.lanes[index]
         if len(message.data.raw) > lane.largest:
             # Nobody could be sent it: put into the lanes of its receivers, it would end or cost every one of them.
-            why = f"a message in channel {lane.name} has at most {lane.largest} bytes"
-            raise Refused("too_large", why, setting=lane.setting)
+            raise Refused("too_large", lane.too_large, setting=lane.setting)
         message.at = self.clock()
         if room.journal is not None:
             room.journal.append(room, message, skip)

@@ -218,11 +218,10 @@ class Connection:
         Refused.
         """
         if not self.credentials.read_only:
-            why = "your token does not let you publish in this room"
             if self.home:
-                self.close(CloseReason(CloseCode.FORBIDDEN, why))
+                self.close(CloseReason(CloseCode.FORBIDDEN, requests.NOT_GRANTED))
                 return
-            refused = Refused("forbidden", why)
+            refused = Refused("forbidden", requests.NOT_GRANTED)
         else:
             refused = self.credentials.lapsed()
             if self.bare:

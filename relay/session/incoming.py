@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from relay.errors import Refused
 from relay.protocols.base import Command
-from relay.protocols.parts import Joiner, PartRefused, decode_part
+from relay.protocols.parts import FIRST, Joiner, Part, PartRefused, decode_part
+from relay.session import requests
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
@@ -34,7 +35,10 @@ class Incoming:
         """One part; the message's command, once it is whole. Raises Refused."""
         now = self._connection.services.monotonic()
         try:
-            whole = self._joiner.add(decode_part(payload), now)
+            part = decode_part(payload)
+            if part.flags == FIRST:
+                self._ask(part)
+            whole = self._joiner.add(part, now)
         except PartRefused as refused:
             refused.request = self._connection.protocol.request_in(refused.envelope)
             raise
@@ -42,6 +46,14 @@ class Incoming:
             return self._connection.protocol.parted(*whole)
         self._watch(now)
         return None
+
+    def _ask(self, first: Part) -> None:
+        """Nobody sends megabytes to hear in the end that it may not. Raises Refused; the rest is then passed over."""
+        try:
+            requests.may_begin(self._connection, self._connection.protocol.announced(first.envelope), first.size)
+        except Refused:
+            self._joiner.refuse(first)
+            raise
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from relay.session.connection import Connection
 
 KNOWN_CODES: Final = frozenset(ERROR_CODES)
+NOT_GRANTED: Final = "your token does not let you publish in this room"
 MOST_MEMBERS: Final = 1000  # subjects listed in one answer
 UNGRANTED: Final = "your new token does not grant this room"
 
@@ -195,8 +196,33 @@ def removed(connection: Connection, room: Room, why: str) -> None:
         connection.close(CloseReason(CloseCode.FORBIDDEN, why or "you were removed from the room"))
 
 
-def publish_from_outside(connection: Connection, command: Publish) -> None:
-    """A message for a room the sender is not in: allowed by its grants alone."""
+def may_begin(connection: Connection, command: Publish, size: int) -> None:
+    """Whether a message of `size` bytes that comes in parts may be published, as far as that is known when it begins;
+    it is asked again when it is whole. Raises Refused.
+    """
+    name = command.room
+    if command.channel is not None:
+        check_channel(connection, command.channel, command.id)
+    membership = connection.hub.memberships(connection).get(name)
+    if membership is None:
+        if connection.joining is None or name not in connection.joining:
+            _check_outside(connection, command)
+        return
+    channels = connection.hub.channels
+    lane = channels.lanes[membership.room.rule.channel if command.channel is None else channels.index(command.channel)]
+    refusal = None
+    if not membership.may_publish:
+        lapsed = connection.credentials.read_only
+        refusal = connection.credentials.lapsed() if lapsed else Refused("forbidden", NOT_GRANTED)
+    elif size > lane.largest:
+        refusal = Refused("too_large", lane.too_large, setting=lane.setting)
+    if refusal is not None:
+        refusal.request, refusal.room = command.id, name
+        raise refusal
+
+
+def _check_outside(connection: Connection, command: Publish) -> None:
+    """Whether one may publish in a room one is not in. Raises Refused."""
     name = command.room
     refusal = None
     if problem := check_room_name(name, connection.services.config.limits.room_name_bytes):
@@ -206,10 +232,16 @@ def publish_from_outside(connection: Connection, command: Publish) -> None:
     elif connection.credentials.read_only:
         refusal = connection.credentials.lapsed()
     elif not connection.identity.grants.may_publish(name):
-        refusal = Refused("forbidden", "your token does not let you publish in this room")
+        refusal = Refused("forbidden", NOT_GRANTED)
     if refusal is not None:
         refusal.request, refusal.room = command.id, name
         raise refusal
+
+
+def publish_from_outside(connection: Connection, command: Publish) -> None:
+    """A message for a room the sender is not in: allowed by its grants alone."""
+    name = command.room
+    _check_outside(connection, command)
     message = connection.said(command)
     try:
         room = connection.hub.open(name)

@@ -110,12 +110,33 @@ def run(
     return recorder.events
 
 
+def run_held(data: bytes, *, fast: bool) -> list[Event]:
+    """The events of a stream where each message puts the engine on hold, and it is let go when all has been read."""
+    recorder = Recorder(fast=fast)
+    engine, heard = recorder.engine, recorder.message
+
+    def message(opcode: int, payload: bytes) -> None:
+        heard(opcode, payload)
+        engine.hold(True)
+
+    engine.message = message
+    recorder.feed(data[:-1])
+    recorder.feed(data[-1:])
+    assert sum(event[0] == "message" for event in recorder.events) <= 1
+    while engine.waits:
+        engine.hold(False)
+        recorder.feed(b"")
+    assert recorder.counted == sum(event[0] == "message" for event in recorder.events)
+    return recorder.events
+
+
 def everywhere(data: bytes) -> list[Event]:
     """The events, after seeing that both paths, whole and byte by byte, have the same."""
     whole = run(data)
     for fast in (True, False):
         assert run(data, fast=fast) == whole, f"fast={fast}, one read"
         assert run(data, fast=fast, cuts=tuple(range(len(data)))) == whole, f"fast={fast}, byte by byte"
+        assert run_held(data, fast=fast) == whole, f"fast={fast}, on hold"
     return whole
 
 

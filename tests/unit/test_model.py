@@ -80,6 +80,14 @@ def test_what_json_cannot_say_of_msgpack_is_base64_of_all_of_it() -> None:
     assert base64.b64decode(json.loads(Payload(Kind.MSGPACK, raw).as_json())) == raw
 
 
+@pytest.mark.parametrize("raw", [b"\xa3ab\xff", b"\x81\xa1a\xa3ab\xff", b"\x81\xa3ab\xff\x01"])
+def test_a_msgpack_string_that_is_not_utf_8_breaks_nobody_elses_format(raw: bytes) -> None:
+    payload = Payload(Kind.MSGPACK, raw)
+    assert base64.b64decode(json.loads(payload.as_json())) == raw
+    assert payload.plain() == (Kind.BINARY, raw)
+    assert payload.as_msgpack() == raw, "who speaks msgpack gets what was sent"
+
+
 def test_an_integer_that_msgpack_cannot_hold_becomes_its_json_text() -> None:
     assert Payload(Kind.MSGPACK, Payload(Kind.JSON, b"36893488147419103232").as_msgpack()).value() == str(2**65)
 

@@ -17,7 +17,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, T
 
 from relay.config.schema import Config
 from relay.limits.buckets import Rate
-from relay.net.link import Link
+from relay.net.link import Link, given_up_after
 from relay.net.poller import make_poller
 from relay.net.transport import Transport
 from relay.net.websocket import EngineLimits, xor_mask
@@ -90,7 +90,11 @@ class Net(House):
         server, client = tcp_pair(small)
         link = Link(
             self.services,
-            Transport(server, unsent_bytes=self.config.outbox.unsent_bytes),
+            Transport(
+                server,
+                unsent_bytes=self.config.outbox.unsent_bytes,
+                unacknowledged=given_up_after(self.config.websocket),
+            ),
             self.poller,
             self.poller.tick,
             self.engine_limits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
@@ -593,6 +594,33 @@ async def test_too_many_waiting_requests_stop_the_reading_and_it_goes_on_later(p
         assert [await bob.hear() for _ in range(50)] == [str(number) for number in range(50)]
 
 
+async def test_not_even_one_read_brings_more_waiting_requests_than_there_may_be(poller: str) -> None:
+    async with open_net(PLUGINS, settings(limits={"requests_waiting": 4}), poller=poller) as net:
+        bob = net.connect("bob", protocol=Plain(), home="s:a")
+        ann = net.connect("ann", protocol=Plain(), home="s:a")
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        gate = net.plugin("s").gates["message"] = trio.Event()
+        await ann.send(*(masked(TEXT, str(number)) for number in range(50)))
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        assert ann.link.connection.messages == 4
+        gate.set()
+        assert [await bob.hear() for _ in range(50)] == [str(number) for number in range(50)]
+
+
+async def test_what_was_kept_of_a_read_is_let_go_with_the_client(poller: str) -> None:
+    async with open_net(PLUGINS, settings(limits={"requests_waiting": 4}), poller=poller) as net:
+        ann = net.connect("ann", protocol=Plain(), home="s:a")
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        net.plugin("s").gates["message"] = trio.Event()
+        await ann.send(*(masked(TEXT, str(number)) for number in range(50)))
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        ann.link.connection.close(CloseReason(CloseCode.NORMAL, "enough"))
+        assert await ann.hear() == ("close", 1000, "enough")
+        await ann.send(close(1000))
+        assert await ann.rest() == ["end"]
+        assert ann.link.connection.messages == 4
+
+
 async def test_a_client_that_goes_while_it_is_not_read_is_found_gone(poller: str) -> None:
     async with open_net(PLUGINS, settings(limits={"requests_waiting": 1}), poller=poller) as net:
         ann = net.connect("ann", protocol=Plain(), home="s:a")
@@ -658,6 +686,32 @@ async def test_a_client_that_is_not_read_is_not_called_dead(patient_clock: MockC
         await trio.sleep(4)
         assert not ann.link.ended.is_set()
         assert ann.link.connection.messages == 2
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system does not tell")
+async def test_a_client_that_is_not_read_and_whose_host_vanishes_is_found(poller: str) -> None:
+    config = settings(
+        websocket={"heartbeat": 0.4, "heartbeat_timeout": 0.1}, limits={"requests_waiting": 1}, timeouts={"hook": 100}
+    )
+    async with open_net(PLUGINS, config, poller=poller) as net:
+        ann = net.connect("ann", protocol=Plain(), home="s:a")
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        gate = net.plugin("s").gates["message"] = trio.Event()
+        await ann.send(masked(TEXT, "x"))
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        vanish(ann.sock)
+        await ann.link.ended.wait()
+        assert ann.link.close_reason is not None
+        assert "ETIMEDOUT" in ann.link.close_reason.reason
+        gate.set()
+
+
+def vanish(sock: socket.socket) -> None:
+    """From now on the kernel drops all that comes for it, unseen (Linux: a filter that lets nothing in)."""
+    attach_filter = 26
+    let_nothing_in = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(let_nothing_in))
+    sock.setsockopt(socket.SOL_SOCKET, attach_filter, program)
 
 
 async def test_an_expired_token_closes_with_4401(patient_clock: MockClock) -> None:

@@ -47,7 +47,7 @@ async def fail_in_a_group(request: Request) -> Response:
 
 async def send_nonsense(request: Request) -> Response:
     response = Response()
-    response.headers.append(("X-Secret-42", "\xe4"))
+    response.headers.append(("X-Secret-swordfish", "\xe4"))
     return response
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from relay.protocols.parts import CANCEL, FIRST, LAST, Part, encode_part
 from tests.unit.session.kit import Client, open_house, settings
-from tests.unit.session.plugins import Quick
+from tests.unit.session.plugins import Quick, Slow
 
 PLUGINS: dict[str, Any] = {"q": (Quick, {})}
 
@@ -67,16 +68,16 @@ async def test_a_message_in_parts_beyond_a_limit_is_refused_once_with_its_id(
         ({"kind": "json"}, b"{broken document", "bad_request"),
         ({"kind": "json"}, b"[" * 100_000, "bad_request"),
         ({"kind": "text"}, b"not \xff UTF-8", "bad_request"),
+        ({"kind": "json"}, b'{"not": "\xff UTF-8"}', "bad_request"),
         ({"kind": "smoke"}, b"of an unknown kind", "bad_request"),
-        ({"room": "q:a"}, b"one may listen here", "forbidden"),
     ],
-    ids=["broken", "too deep", "not UTF-8", "unknown kind", "not granted"],
+    ids=["broken", "too deep", "text not UTF-8", "JSON not UTF-8", "unknown kind"],
 )
 async def test_what_is_refused_when_it_is_whole_is_refused_with_its_id(
     words: dict[str, str], payload: bytes, code: str
 ) -> None:
     async with open_house(PLUGINS) as house:
-        ann = house.client("ann", {"join": ["*"]})
+        ann = house.client("ann", {"join": ["*"], "publish": ["*"]})
         ann.join("q:a")
         send(ann, *cut(0, payload, 10_000, id=7, **words))
         (error,) = ann.heard()
@@ -117,3 +118,54 @@ async def test_parts_are_refused_where_the_config_allows_none() -> None:
         send(ann, *cut(0, b"whole", id=7))
         (error,) = ann.heard()
         assert (error["code"], error["limit"]) == ("bad_part", "limits.parted_message_bytes")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "setting"),
+    [
+        ({"room": "q:a"}, "forbidden", None),
+        ({"room": "q:b"}, "forbidden", None),
+        ({"room": "q::"}, "bad_room", "limits.room_name_bytes"),
+        ({"channel": "urgent"}, "forbidden", None),
+        ({"channel": "smoke"}, "no_such_channel", "channels"),
+        ({"kind": "smoke"}, "bad_request", None),
+    ],
+)
+async def test_who_may_not_publish_hears_it_at_the_first_part_and_once(
+    words: dict[str, str], code: str, setting: str | None
+) -> None:
+    async with open_house(PLUGINS) as house:
+        ann = house.client("ann", {"join": ["*"]})
+        ann.join("q:a")
+        first, *others = cut(0, b"a message in three parts", id=7, **words)
+        send(ann, first)
+        (error,) = ann.heard()
+        assert (error["t"], error["id"], error["code"], error.get("limit")) == ("error", 7, code, setting)
+        send(ann, *others)
+        assert ann.heard() == []
+
+
+async def test_what_is_too_large_for_its_channel_is_refused_when_it_begins() -> None:
+    async with open_house(PLUGINS) as house:
+        ann = house.client("ann")
+        ann.join("q:a")
+        size = 2 << 20
+        send(ann, Part(FIRST, 0, 0, size, b'{"t":"publish","room":"q:a","kind":"text","id":7}', b"x"))
+        (error,) = ann.heard()
+        assert (error["id"], error["code"], error["limit"]) == (7, "too_large", "channels.default.capacity")
+
+
+async def test_a_message_for_a_room_that_is_still_being_joined_may_begin() -> None:
+    async with open_house({"s": (Slow, {})}) as house:
+        gate = house.plugin("s").gates["join"] = trio.Event()
+        ann = house.client("ann")
+        ann.say(t="join", room="s:a", id=1)
+        ann.heard()
+        first, *others = cut(0, b"a message in three parts", room="s:a", id=7)
+        send(ann, first)
+        assert ann.heard() == []
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        send(ann, *others)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [said["id"] for said in ann.heard()] == [1, 7]
