@@ -30,13 +30,13 @@ class Delays:
 
 
 class Counters:
-    """One object for the process. Everything only grows, but for `connections` and `pending`, which are gauges."""
+    """One object for the process. Everything only grows, but for the gauges."""
 
     __slots__ = (
-        "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "connections", "control_in", "dead", "dropped",
-        "handshakes", "http_requests", "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals",
-        "plugin_stalls", "proxy_failures", "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens",
-        "urgent_delays", "urgent_late", "writes",
+        "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "compressed", "connections", "contexts",
+        "control_in", "dead", "deflate_after", "deflate_before", "dropped", "handshakes", "http_requests",
+        "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "proxy_failures",
+        "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays", "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,6 +49,9 @@ class Counters:
         self.handshakes = 0  # WebSocket handshakes answered with 101
         self.rejected: dict[str, int] = defaultdict(int)  # handshakes refused, by code
         self.connections = 0  # gauge: WebSocket connections now
+        self.compressed = 0  # gauge: WebSocket connections that agreed on compression
+        self.contexts = 0  # gauge: those of them that keep a context
+        self.deflate_before = self.deflate_after = 0  # bytes of messages compressed, once for all who share the frame
         self.closed: dict[int, int] = defaultdict(int)  # WebSocket connections ended, by close code (1006: lost)
         self.dead = 0  # found dead by the heartbeat
         self.messages_in = 0

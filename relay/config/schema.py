@@ -251,6 +251,33 @@ class WebSocket(Table, frozen=True):
         float,
         about("Seconds after a ping in which anything must have come, else the client is dead.", gt=0),
     ] = 20.0
+    deflate: Annotated[
+        bool,
+        about(
+            "Compress messages for clients that offer permessage-deflate (RFC 7692). Not where one message holds a "
+            "secret beside what others may choose: its length tells about the secret (CRIME, BREACH)."
+        ),
+    ] = False
+    deflate_min_bytes: Annotated[Bytes, about("Messages shorter than this are not compressed.")] = 256
+    deflate_level: Annotated[int, about("zlib's level: 1 is fastest, 9 smallest.", ge=1, le=9)] = 1
+    deflate_window_bits: Annotated[
+        int,
+        about(
+            "Largest window, as a power of two: how far back a repetition is found, and what a context costs.",
+            ge=9,
+            le=15,
+        ),
+    ] = 12
+    deflate_context: Annotated[
+        bool,
+        about(
+            "Keep a context for each connection, so that small similar messages pack better; off: a message is "
+            "compressed once for all who hear it."
+        ),
+    ] = False
+    deflate_contexts: Annotated[
+        Count, about("Connections that may keep a context; further ones share compressed frames.")
+    ] = 1000
 
 
 class Outbox(Table, frozen=True):

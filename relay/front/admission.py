@@ -18,6 +18,7 @@ from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
+from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
@@ -45,6 +46,7 @@ class Admission:
         self.poller = poller
         self.tick = tick
         self.router = router
+        self.compression = Compression(services.counters)
         self._room = trio.Event()  # set when pending handshakes fall below their limit
 
     async def may_accept(self) -> None:
@@ -232,6 +234,8 @@ class Admission:
             identity = await self._authenticate(upgrade, http.remote)
             check_home(identity, place, self.services)
             session = find_session(identity, place, self.services) if place.session else None
+            compression, config = self.compression, self.services.config
+            agreement = compression.agree(upgrade.extensions, config, session.protocol if session else None)
             self._count_in(identity)
         except Rejected as rejected:
             subject = identity.subject if identity is not None else ""
@@ -250,15 +254,18 @@ class Admission:
             else:
                 await http.refuse(rejected)
             return None
-        link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine)
+        link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine, agreement)
         if session is None:
             name = secrets.token_urlsafe(12)
-            link.connection = Connection(self.services, link, identity, place.protocol, name, place.home, http.remote)
+            protocol = compression.protocol(place.protocol, agreement, config)
+            link.connection = Connection(self.services, link, identity, protocol, name, place.home, http.remote)
         else:
             link.connection = Leg(session, link, identity, list(place.channels))
         self.services.counters.connections += 1
+        compression.entered(agreement)
         self.state.links.add(link)
-        return link, accept_response(upgrade, place.protocol.subprotocol), place.last
+        extension = agreement.response if agreement is not None else None
+        return link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last
 
     async def _authenticate(self, upgrade: Upgrade, address: str) -> Identity:
         """Raises Rejected 401; 429 after too many bad tokens from one address."""
@@ -303,6 +310,7 @@ class Admission:
         state.links.discard(link)
         state.subjects.leave(connection.identity.subject)
         counters.connections -= 1
+        self.compression.left(link.agreement)
         counters.closed[_counted_as(link.close_code)] += 1
         reason = connection.closing
         ours = link.close_reason is not None and (link.close_code != LOST or link.close_reason.setting is not None)

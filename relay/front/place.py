@@ -15,6 +15,7 @@ from relay.front.state import PLAIN, PROTOCOLS, State, relay_v1
 from relay.net.handshake import Upgrade, choose_subprotocol
 from relay.net.head import Request
 from relay.protocols.base import WireProtocol
+from relay.protocols.deflated import Deflated
 from relay.protocols.names import check_room_name
 from relay.protocols.relay_v1 import OPTIONAL
 from relay.session.connection import Connection
@@ -87,7 +88,8 @@ def find_session(identity: Identity, place: Place, services: Services) -> Connec
     connection = services.sessions.get(place.session)
     if connection is None or connection.subject != identity.subject or connection.closing is not None:
         raise Rejected(404, "no_such_session", "you have no session of that name here")
-    if connection.protocol is not place.protocol:
+    spoken = connection.protocol
+    if (spoken.inner if isinstance(spoken, Deflated) else spoken) is not place.protocol:
         raise Rejected(400, "other_protocol", f"this session speaks {connection.protocol.name}")
     if len(connection.legs) + 1 >= services.config.limits.sockets_per_session:
         raise Rejected(

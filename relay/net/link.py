@@ -16,10 +16,12 @@ from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.errors import CloseCode, CloseReason
 from relay.limits.pace import BYTES_STEP, Pace
+from relay.net.deflate import Agreement, Inflater
+from relay.net.deflating import make_writer
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
-from relay.net.writer import Writer, write_all
+from relay.net.writer import write_all
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection, Hold
 from relay.session.leg import Leg
@@ -49,20 +51,30 @@ class Link:
     __slots__ = (
         "_awaits", "_counted_bytes", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producer",
         "_producers", "_read", "_resume", "_slowed", "_started", "_step", "_uncounted", "_waits_writable", "_watch",
-        "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard", "opened_at",
-        "outbox", "pinged", "services", "slot", "transport", "writer",
+        "agreement", "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard",
+        "opened_at", "outbox", "pinged", "services", "slot", "transport", "writer",
     )  # fmt: skip
 
     connection: Connection | Leg
 
     def __init__(
-        self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits
+        self,
+        services: Services,
+        transport: Transport,
+        poller: Poller,
+        tick: Tick,
+        limits: EngineLimits,
+        agreement: Agreement | None = None,
     ) -> None:
+        """`agreement`: how messages are compressed, if they are."""
         self.services = services
         self.transport = transport
         self._poller = poller
         self.engine = Engine(self, limits)
-        self.writer = Writer(services, transport, self, tick)
+        if agreement is not None:
+            self.engine.inflater = Inflater(limits.message_bytes, agreement)
+        self.agreement = agreement
+        self.writer = make_writer(services, transport, self, tick, agreement)
         self.outbox: Outbox = self.writer
         self.ended = trio.Event()
         self.finished = False
@@ -152,6 +164,7 @@ class Link:
     def _count(self, now: float) -> None:
         """Counts what was read since the last time against the rates; they are far above the steps between."""
         pace = self._pace
+        self._step = pace.messages_step
         pace.messages, self._uncounted = self._uncounted, 0
         pace.bytes, self._counted_bytes = self.bytes_in - self._counted_bytes, self.bytes_in
         ahead, setting = pace.ahead(now)
@@ -254,6 +267,11 @@ class Link:
     def failed(self, reason: CloseReason) -> None:
         self._awaits = False
         self.connection.close(reason)
+
+    def inflated(self, more: int) -> None:
+        """What was compressed counts against the rate of bytes as what it stands for."""
+        self._counted_bytes -= more
+        self._step = 0  # so that it is counted at the end of this read
 
     # Writing: what the writer asks and tells (net/writer.Keeper).
 

@@ -2,7 +2,8 @@
 
 A splitter reads each frame's header and checks it *before* a payload is kept. Whole, unfragmented, uncompressed data
 frames then take the fast path, a few lines that do nothing else. Every other frame goes, one at a time, through
-wsproto's connection. Not here: sending, sockets, what messages mean. The one rule: both paths agree; the same tests
+wsproto's connection; what is compressed is inflated before (deflate), within the limit of a message. Not here: sending,
+sockets, what messages mean. The one rule: both paths agree; the same tests
 run with the fast path on and off.
 """
 
@@ -18,8 +19,10 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 
 from relay.errors import CloseCode, CloseReason
 from relay.limits.buckets import Bucket, Rate
+from relay.net.deflate import Broken, Inflater, TooLarge
 
 BINARY: Final = 2
+_RSV1: Final = 0x40  # the message is compressed (RFC 7692 section 6); on its first frame alone
 _CONTROL: Final = 8
 _KNOWN: Final = frozenset({0, 1, 2, 8, 9, 10})
 
@@ -61,6 +64,9 @@ class Sink(Protocol):
     def failed(self, reason: CloseReason) -> None:
         """The client broke a rule: nothing more will be read from it."""
 
+    def inflated(self, more: int) -> None:
+        """A frame was that many bytes larger than it was on the wire. Told only where there is an inflater."""
+
 
 @dataclass(slots=True, frozen=True)
 class EngineLimits:
@@ -76,7 +82,8 @@ class Engine:
     """Reads one client's frames. `message` is called with opcode 1 and valid UTF-8, or opcode 2, for each whole
     message.
 
-    It is set before the first byte is fed. `unmask` may be set in tests.
+    It is set before the first byte is fed, and so is `inflater` where compression was agreed on. `unmask` may be set in
+    tests.
     """
 
     __slots__ = (
@@ -96,6 +103,7 @@ class Engine:
         "_slow",
         "_small",
         "_utf8",
+        "inflater",
         "message",
         "stopped",
         "unmask",
@@ -119,6 +127,7 @@ class Engine:
         self._checked = 0
         self._head = 0
         self._control: Bucket | None = None
+        self.inflater: Inflater | None = None
         self.stopped = False
         self.unmask = unmask
 
@@ -247,6 +256,10 @@ class Engine:
                     break
             elif not self._fragment_fits(first, size):
                 break
+            elif self.inflater is not None and (first & _RSV1 or self.inflater.busy):
+                count += self._inflate(self.inflater, first, self.unmask(data[head:stop], data[head - 4 : head]))
+                position = stop
+                continue
             count += self._slowly(data[position:stop])
             position = stop
         else:
@@ -276,8 +289,9 @@ class Engine:
         """What a header alone can get wrong (RFC 6455 sections 5.1, 5.2, 5.5), and the size limit."""
         opcode = first & 15
         wrong = None
-        if first & 0x70:
-            wrong = "reserved bit set"  # no extension was negotiated
+        inflater = self.inflater
+        if first & 0x70 and (inflater is None or first & 0x70 != _RSV1 or not 0 < opcode < _CONTROL):
+            wrong = "reserved bit set"  # no extension was negotiated, or it does not stand where RFC 7692 allows it
         elif opcode not in _KNOWN:
             wrong = f"reserved opcode {opcode}"
         elif second < 128:
@@ -293,12 +307,17 @@ class Engine:
             self._fail(CloseCode.PROTOCOL_ERROR, wrong)
             return False
         total = size if opcode else size + self._message_bytes
-        if opcode < _CONTROL and total > self._limits.message_bytes:
-            self._fail(
-                CloseCode.TOO_BIG, f"message larger than {self._limits.message_bytes} bytes", "limits.message_bytes"
-            )
+        most = self._limits.message_bytes
+        if inflater is not None and (first & _RSV1 or inflater.busy):
+            most = inflater.largest_frame  # what counts is found when it is inflated
+        if opcode < _CONTROL and total > most:
+            self._too_large()
             return False
         return True
+
+    def _too_large(self) -> None:
+        most = self._limits.message_bytes
+        self._fail(CloseCode.TOO_BIG, f"message larger than {most} bytes", "limits.message_bytes")
 
     def _fragment_fits(self, first: int, size: int) -> bool:
         if first & 15:
@@ -331,6 +350,32 @@ class Engine:
             self._utf8.decode(self.unmask(bytes(rest[start:]), mask))
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_PAYLOAD, "text is not UTF-8")
+
+    def _inflate(self, inflater: Inflater, first: int, payload: bytes) -> int:
+        """One whole frame of a compressed message; from here on it is a frame as any other."""
+        try:
+            plain = inflater.inflate(payload, last=first >= 128)
+        except TooLarge:
+            self._too_large()
+            return 0
+        except Broken as error:
+            self._fail(CloseCode.INVALID_PAYLOAD, f"compressed data is broken: {error}")
+            return 0
+        self._sink.inflated(len(plain) - len(payload))
+        first &= ~_RSV1
+        if self._fast and (first == 0x81 or first == 0x82):
+            if first == 0x81 and not plain.isascii() and self._is_bad_text(plain):
+                return 0
+            self.message(first & 15, plain)
+            return 1
+        size = len(plain)
+        if size < 126:
+            head = bytes((first, 128 | size))
+        elif size < 65536:
+            head = bytes((first, 254)) + size.to_bytes(2, "big")
+        else:
+            head = bytes((first, 255)) + size.to_bytes(8, "big")
+        return self._slowly(head + b"\0\0\0\0" + plain)  # that mask changes nothing
 
     def _slowly(self, frame: bytes) -> int:
         """One whole frame through wsproto; returns how many messages it completed."""

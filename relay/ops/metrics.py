@@ -172,6 +172,18 @@ TABLE: Final = (
         ("protocol",),
     ),
     Entry(
+        "compressed_connections",
+        "gauge",
+        "WebSocket connections now that agreed on compression.",
+        lambda c, g: _one(c.compressed),
+    ),
+    Entry(
+        "deflate_contexts",
+        "gauge",
+        "Connections now that keep a compression context; websocket.deflate_contexts bounds them.",
+        lambda c, g: _one(c.contexts),
+    ),
+    Entry(
         "connections_closed",
         "counter",
         "WebSocket connections ended, by close code; 1006: lost without a close frame;"
@@ -190,6 +202,18 @@ TABLE: Final = (
         "counter",
         "Writes to sockets; messages delivered per write tell how much is sent together.",
         lambda c, g: _one(c.writes),
+    ),
+    Entry(
+        "deflate_input_bytes",
+        "counter",
+        "Bytes of messages before they were compressed; a frame that many share counts once.",
+        lambda c, g: _one(c.deflate_before),
+    ),
+    Entry(
+        "deflate_output_bytes",
+        "counter",
+        "The same after it.",
+        lambda c, g: _one(c.deflate_after),
     ),
     Entry(
         "reads_put_off",
