@@ -18,6 +18,7 @@ from relay.auth.tokens import Identity
 from relay.config.loader import load
 from relay.delivery.outbox import Tick
 from relay.devcerts import make_dev_certificates
+from relay.net.deflate import Agreement
 from relay.net.link import Link
 from relay.net.websocket import xor_mask
 from relay.protocols.base import WireProtocol
@@ -50,6 +51,7 @@ class Sink:
         self.data = b""
         self.write: Callable[[bytes], int] = len
         self.bare = self
+        self.send: Callable[[bytes], int] = len
 
     def read(self, size: int) -> bytes:
         return self.data
@@ -92,11 +94,11 @@ class Relay:
         self.tick = Tick(lambda: None)
         self.grants = compile_grants(ALL_ROOMS, "bench")
 
-    def connect(self, room: str, protocol: WireProtocol = PLAIN) -> Link:
-        """A connection in its home room."""
+    def connect(self, room: str, protocol: WireProtocol = PLAIN, agreement: Agreement | None = None) -> Link:
+        """A connection in its home room. `agreement`: compressed with a context of its own."""
         transport: Any = Sink()
         poller: Any = NoPoller()
-        link = Link(self.services, transport, poller, self.tick, self.server.state.rules.engine)
+        link = Link(self.services, transport, poller, self.tick, self.server.state.rules.engine, agreement)
         identity = Identity("bench", time.time() + 86400, None, None, self.grants, b"")
         link.connection = Connection(self.services, link, identity, protocol, "session", room)
         link.start(b"")

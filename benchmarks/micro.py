@@ -9,6 +9,8 @@ Not here: what a delivery costs in full (`run`). The one rule: each part is call
 from __future__ import annotations
 
 import gc
+import itertools
+import random
 import time
 import timeit
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 import click
 import jwt
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -31,8 +34,11 @@ from relay.delivery.channels import Channels
 from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.limits.buckets import Rate
 from relay.model import Kind, Message, Payload
+from relay.net.deflate import Agreement
+from relay.net.link import Link
 from relay.net.websocket import Engine, EngineLimits
 from relay.protocols.base import WireProtocol
+from relay.protocols.deflated import Compressor, Deflated
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
 
 TEXT: Final = 1
@@ -149,6 +155,38 @@ def tick_parts() -> Iterator[Part]:
     yield Part("tick: one relay.v1.json message read, sent to one", partial(relay.say, json[0], masked(TEXT, publish)))
 
 
+def deflate_parts() -> Iterator[Part]:
+    """A broadcast to 1,000, of JSON as games send it: not compressed, compressed once for all, a context for each."""
+    for size in (256, 1024, 4096):
+        frames = [masked(TEXT, _positions(size, number)) for number in range(50)]
+        for how in ("not compressed", "shared", "contexts"):
+            relay = Relay()
+            protocol: WireProtocol = PLAIN
+            if how == "shared":
+                protocol = Deflated(PLAIN, Compressor(12, 1, relay.services.counters), 128)
+            agreement = Agreement("", 12, True, 12, True) if how == "contexts" else None
+            members = [relay.connect("chat:deflate", protocol, agreement) for _ in range(MEMBERS + 1)]
+            for frame in frames:
+                relay.say(members[0], frame)
+            sent = sum(link.writer.bytes_out for link in members) // MEMBERS // len(frames)
+            say = partial(_say_next, relay, members[0], itertools.cycle(frames))
+            yield Part(f"deflate: {size} bytes of JSON to 1,000, {how}: {sent} bytes each; per member", say, MEMBERS)
+
+
+def _positions(size: int, number: int) -> bytes:
+    """About that many bytes; another `number`, other positions."""
+    chosen = random.Random(number)
+    players = []
+    while len(encoded := msgspec.json.encode(players)) < size:
+        x, y = round(chosen.random() * 100, 2), round(chosen.random() * 100, 2)
+        players.append({"id": chosen.randrange(1000), "x": x, "y": y, "state": "moving"})
+    return encoded
+
+
+def _say_next(relay: Relay, link: Link, frames: Iterator[bytes]) -> None:
+    relay.say(link, next(frames))
+
+
 def protocol_parts() -> Iterator[Part]:
     data = PAYLOAD.decode()
     publish = {"t": "publish", "id": 7, "room": "chat:bench", "data": data}
@@ -194,6 +232,7 @@ PARTS: Final = {
     "engine": engine_parts,
     "outbox": outbox_parts,
     "tick": tick_parts,
+    "deflate": deflate_parts,
     "protocol": protocol_parts,
     "token": token_parts,
 }

@@ -40,8 +40,27 @@ RELAXED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("cases", ["core", "limits"])
 @pytest.mark.parametrize("fast_path", [True, False], ids=["fast path", "wsproto only"])
 def test_no_autobahn_case_fails(tmp_path: Path, fast_path: bool, cases: str) -> None:
+    run(tmp_path, cases, {"fast_path": fast_path})
+
+
+@pytest.mark.parametrize(
+    "websocket",
+    [
+        pytest.param({}, id="shared"),
+        pytest.param(
+            {"deflate_context": True, "deflate_window_bits": 15, "deflate_min_bytes": 0, "fast_path": False},
+            id="contexts, wsproto only",
+        ),
+    ],
+)
+def test_no_compression_case_fails_or_is_not_implemented(tmp_path: Path, websocket: dict[str, Any]) -> None:
+    """A part of sections 12 and 13; all 216 take ten minutes: `--set deflate`."""
+    run(tmp_path, "deflate-quick", {"deflate": True, **websocket}, "--require-deflate")
+
+
+def run(tmp_path: Path, cases: str, websocket: dict[str, Any], *options: str) -> None:
     suite, environment = require_autobahn()
-    relay = RelayProcess(tmp_path, {**RELAXED, "websocket": {"fast_path": fast_path}})
+    relay = RelayProcess(tmp_path, {**RELAXED, "websocket": websocket})
     relay.start()
     try:
         done = subprocess.run(
@@ -54,6 +73,7 @@ def test_no_autobahn_case_fails(tmp_path: Path, fast_path: bool, cases: str) -> 
                 "--timeout", "300",
                 "--out", tmp_path / "reports",
                 "--header", f"Authorization: Bearer {relay.token('autobahn', expires_in=3600)}",
+                *options,
             ],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -26,15 +26,18 @@ NODE_CLIENT = Path(__file__).with_name("node_client.cjs")
 
 
 class Client(Protocol):
-    """Somebody connected. `subprotocol` is what the server chose, "" for none."""
+    """Somebody connected. `subprotocol` and `extensions` are what the server chose, "" for none."""
 
     subprotocol: str
+    extensions: str
 
     async def say(self, text: str) -> None: ...
     async def hear(self) -> str: ...
 
 
 class TrioClient:
+    extensions = ""  # it offers none
+
     def __init__(self, connection: WebSocketConnection) -> None:
         self.connection = connection
         self.subprotocol = connection.subprotocol or ""
@@ -76,6 +79,7 @@ async def trio_client(
 class WebsocketsClient:
     def __init__(self, connection: websockets.trio.client.ClientConnection) -> None:
         self.connection = connection
+        self.extensions = (connection.response and connection.response.headers.get("Sec-WebSocket-Extensions")) or ""
         self.subprotocol = connection.subprotocol or ""
 
     async def say(self, text: str) -> None:
@@ -107,10 +111,12 @@ class NodeClient:
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self._rest = b""
-        self.subprotocol = ""
+        self.subprotocol = self.extensions = ""
 
     async def next_line(self) -> dict[str, Any]:
-        """What happened next: {"open": subprotocol}, {"text": ...}, {"error": ...} or {"code": ..., "reason": ...}."""
+        """What happened next: {"open": subprotocol, "extensions": ...}, {"text": ...}, {"error": ...} or {"code": ...,
+        "reason": ...}.
+        """
         assert self._process.stdout is not None
         while b"\n" not in self._rest:
             data = await self._process.stdout.receive_some()
@@ -153,6 +159,7 @@ async def node_client(
         opened = await client.next_line()
         assert "open" in opened, opened
         client.subprotocol = "" if opened["open"].startswith("bearer.") else opened["open"]
+        client.extensions = opened["extensions"]
         yield client
     finally:
         assert process.stdin is not None
@@ -169,9 +176,10 @@ async def node_client(
 class ChromiumClient:
     """A WebSocket in a page: `window.socket`, with what it heard in `window.heard`."""
 
-    def __init__(self, tab: Tab, subprotocol: str) -> None:
+    def __init__(self, tab: Tab, subprotocol: str, extensions: str) -> None:
         self._tab = tab
         self.subprotocol = subprotocol
+        self.extensions = extensions
 
     async def say(self, text: str) -> None:
         await self._tab.evaluate(f"socket.send({json.dumps(text)})")
@@ -187,7 +195,7 @@ new Promise((resolve, reject) => {
   window.heard = [];
   window.socket = new WebSocket(URL, PROTOCOLS);
   socket.onmessage = (event) => heard.push(event.data);
-  socket.onopen = () => resolve(socket.protocol);
+  socket.onopen = () => resolve([socket.protocol, socket.extensions]);
   socket.onclose = (event) => reject(new Error(`closed: ${event.code} ${event.reason}`));
 })
 """
@@ -199,5 +207,5 @@ async def chromium_client(
     """Connects from a page of the relay's own origin, as a browser user's script would."""
     protocols = json.dumps([*subprotocols, f"bearer.{token}"])
     script = _CONNECT_IN_PAGE.replace("URL", json.dumps(relay.wss(path))).replace("PROTOCOLS", protocols)
-    chosen: str = await tab.evaluate(script)
-    return ChromiumClient(tab, "" if chosen.startswith("bearer.") else chosen)
+    chosen, extensions = await tab.evaluate(script)
+    return ChromiumClient(tab, "" if chosen.startswith("bearer.") else chosen, extensions)

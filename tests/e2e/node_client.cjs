@@ -10,7 +10,7 @@ const WebSocket = createRequire(folder + "/")("ws");
 
 const say = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 const socket = new WebSocket(url, protocols, { ca: readFileSync(ca) });
-socket.on("open", () => say({ open: socket.protocol }));
+socket.on("open", () => say({ open: socket.protocol, extensions: socket.extensions }));
 socket.on("message", (data, binary) => say(binary ? { binary: data.toString("base64") } : { text: data.toString() }));
 socket.on("error", (error) => say({ error: error.message }));
 socket.on("close", (code, reason) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tracemalloc
 import zlib
@@ -159,10 +160,8 @@ def test_another_implementation_understands_every_answer_and_sees_the_same_in_it
 
 @given(line=st.text(st.sampled_from(list(f'{NAME};,= \t"x1_')), max_size=60))
 def test_whatever_the_header_says_it_is_read_or_refused(line: str) -> None:
-    try:
+    with contextlib.suppress(Rejected):  # any other exception fails the test
         agree(parse_offers([line]), CONTEXT)
-    except Rejected as rejected:
-        assert rejected.status == 400
 
 
 # Inflating.
