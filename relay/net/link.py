@@ -16,7 +16,7 @@ from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.errors import CloseCode, CloseReason
 from relay.limits.pace import BYTES_STEP, Pace
-from relay.net.deflate import Agreement, Inflater
+from relay.net.deflate import Agreement
 from relay.net.deflating import make_writer
 from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, Lost, Transport
@@ -58,32 +58,24 @@ class Link:
     connection: Connection | Leg
 
     def __init__(
-        self,
-        services: Services,
-        transport: Transport,
-        poller: Poller,
-        tick: Tick,
-        limits: EngineLimits,
+        self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits,
         agreement: Agreement | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`agreement`: how messages are compressed, if they are."""
         self.services = services
         self.transport = transport
         self._poller = poller
-        self.engine = Engine(self, limits)
-        if agreement is not None:
-            self.engine.inflater = Inflater(limits.message_bytes, agreement)
+        self.engine = Engine(self, limits, agreement)
         self.agreement = agreement
         self.writer = make_writer(services, transport, self, tick, agreement)
         self.outbox: Outbox = self.writer
         self.ended = trio.Event()
-        self.finished = False
+        self.finished = self._started = self._waits_writable = False
         self.close_code = LOST
         self.close_reason: CloseReason | None = None
-        self.slot = 0
+        self.slot = self.bytes_in = 0
         self.opened_at = services.wall()
         self.heard = self.pinged = services.monotonic()
-        self._waits_writable = False
         self._held = Hold(0)  # not reading: for these reasons
         self._slowed = False  # not reading: ahead of its rate
         self._watch = (True, False, False)
@@ -92,14 +84,12 @@ class Link:
         self._producers: set[Connection] | None = None  # who waits for this client to read
         self._patience: Timer | None = None
         self._awaits = True  # the client's close frame may still come
-        self._started = False
         self._pace = Pace(services.message_rate, services.byte_rate)
         self._step = self._pace.messages_step
         self._uncounted = self._counted_bytes = 0
         self._producer: Connection | None = None
         self._read = transport.read
         self._deadline: Timer | None = None
-        self.bytes_in = 0
 
     def start(self, early: bytes, last: int = 0) -> None:
         """From now on the poller drives this connection. `early` came behind the request head."""
@@ -180,8 +170,7 @@ class Link:
             )
             return
         services.counters.slowed += 1
-        why = "not read for a while: ahead of its rate"
-        self.connection.main.note("throttled", "rate_limited", setting, why)
+        self.connection.main.note("throttled", "rate_limited", setting, "not read for a while: ahead of its rate")
         self._slowed = True
         if self._resume is not None:
             self._resume.cancel()
@@ -220,9 +209,8 @@ class Link:
 
     def not_read_because(self) -> list[str]:
         """Why nothing is read from this client just now: "rate", "work", "readers"; empty: it is read."""
-        return ["rate"] * self._slowed + [
-            reason.name.lower() for reason in Hold if reason in self._held and reason.name
-        ]
+        waits_for = [reason.name.lower() for reason in Hold if reason in self._held and reason.name]
+        return ["rate"] * self._slowed + waits_for
 
     def _rewatch(self) -> None:
         """Tells the poller what is waited for, when that has changed."""

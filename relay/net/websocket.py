@@ -19,7 +19,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 
 from relay.errors import CloseCode, CloseReason
 from relay.limits.buckets import Bucket, Rate
-from relay.net.deflate import Broken, Inflater, TooLarge
+from relay.net.deflate import Agreement, Broken, Inflater, TooLarge
 
 BINARY: Final = 2
 _RSV1: Final = 0x40  # the message is compressed (RFC 7692 section 6); on its first frame alone
@@ -82,8 +82,7 @@ class Engine:
     """Reads one client's frames. `message` is called with opcode 1 and valid UTF-8, or opcode 2, for each whole
     message.
 
-    It is set before the first byte is fed, and so is `inflater` where compression was agreed on. `unmask` may be set in
-    tests.
+    It is set before the first byte is fed. `agreement`: messages may be compressed. `unmask` may be set in tests.
     """
 
     __slots__ = (
@@ -93,6 +92,7 @@ class Engine:
         "_fragments",
         "_halted",
         "_head",
+        "_inflater",
         "_limits",
         "_medium",
         "_message_bytes",
@@ -103,7 +103,6 @@ class Engine:
         "_slow",
         "_small",
         "_utf8",
-        "inflater",
         "message",
         "stopped",
         "unmask",
@@ -111,7 +110,7 @@ class Engine:
 
     message: Callable[[int, bytes], None]
 
-    def __init__(self, sink: Sink, limits: EngineLimits) -> None:
+    def __init__(self, sink: Sink, limits: EngineLimits, agreement: Agreement | None = None) -> None:
         self._sink = sink
         self._limits = limits
         self._fast = limits.fast_path
@@ -127,7 +126,7 @@ class Engine:
         self._checked = 0
         self._head = 0
         self._control: Bucket | None = None
-        self.inflater: Inflater | None = None
+        self._inflater = None if agreement is None else Inflater(limits.message_bytes, agreement)
         self.stopped = False
         self.unmask = unmask
 
@@ -256,8 +255,8 @@ class Engine:
                     break
             elif not self._fragment_fits(first, size):
                 break
-            elif self.inflater is not None and (first & _RSV1 or self.inflater.busy):
-                count += self._inflate(self.inflater, first, self.unmask(data[head:stop], data[head - 4 : head]))
+            elif self._inflater is not None and (first & _RSV1 or self._inflater.busy):
+                count += self._inflate(self._inflater, first, self.unmask(data[head:stop], data[head - 4 : head]))
                 position = stop
                 continue
             count += self._slowly(data[position:stop])
@@ -289,7 +288,7 @@ class Engine:
         """What a header alone can get wrong (RFC 6455 sections 5.1, 5.2, 5.5), and the size limit."""
         opcode = first & 15
         wrong = None
-        inflater = self.inflater
+        inflater = self._inflater
         if first & 0x70 and (inflater is None or first & 0x70 != _RSV1 or not 0 < opcode < _CONTROL):
             wrong = "reserved bit set"  # no extension was negotiated, or it does not stand where RFC 7692 allows it
         elif opcode not in _KNOWN:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from relay.errors import CloseCode
 from relay.limits.buckets import Rate
-from relay.net.deflate import TAIL, Agreement, Inflater
+from relay.net.deflate import TAIL, Agreement
+from relay.net.websocket import Engine, EngineLimits
 from tests.conformance.test_engine_paths import (
     BAD_TEXT,
     BINARY,
@@ -65,7 +66,9 @@ class Deflating(Recorder):
 
     def __init__(self, *, fast: bool, limit: int = LIMIT, context: bool = False, control: Rate | None = None) -> None:
         super().__init__(fast=fast, limit=limit, fragments=8, control=control or Rate(0.0))
-        self.engine.inflater = Inflater(limit, Agreement("", 15, False, 15, context))
+        agreement = Agreement("", 15, False, 15, context)
+        self.engine = Engine(self, EngineLimits(limit, 8, control or Rate(0.0), fast), agreement)
+        self.engine.message = self.message
         self.more = 0
 
     def inflated(self, more: int) -> None:

@@ -10,12 +10,12 @@ from relay.config.schema import Config
 from relay.counters import Counters
 from relay.errors import Rejected
 from relay.front.compression import Compression
-from relay.front.state import PLAIN, PROTOCOLS
+from relay.front.state import PLAIN, relay_v1
 from relay.protocols.deflated import Deflated
 from tests.unit.session.kit import settings
 
 OFFER = ["permessage-deflate; client_max_window_bits"]
-JSON = PROTOCOLS["relay.v1.json"]
+JSON = relay_v1("relay.v1.json")
 
 
 def on(**keys: Any) -> Config:
