@@ -60,8 +60,8 @@ class Deflated:
     """`inner`, with messages and long answers of at least `least` bytes compressed where that makes them shorter."""
 
     __slots__ = (
-        "_compressor", "_largest", "_last", "_least", "bare", "bye", "decode", "error", "expiring", "gap", "hello",
-        "inner", "joined", "left", "name", "parted", "pong", "request_in", "subprotocol", "takes_parts",
+        "_compressor", "_largest", "_last", "_least", "announced", "bare", "bye", "decode", "error", "expiring", "gap",
+        "hello", "inner", "joined", "left", "name", "parted", "pong", "request_in", "subprotocol", "takes_parts",
     )  # fmt: skip
 
     def __init__(self, inner: WireProtocol, compressor: Compressor, least: int, part_bytes: int = 16384) -> None:
@@ -78,6 +78,7 @@ class Deflated:
         self.decode = inner.decode
         self.parted = inner.parted
         self.request_in = inner.request_in
+        self.announced = inner.announced
         self.hello = inner.hello
         self.error = inner.error
         self.pong = inner.pong
