@@ -24,6 +24,8 @@ from relay import __version__
 from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.admission import Admission
+from relay.front.api import Api
+from relay.front.api_revocations import RevocationRoutes
 from relay.front.api_routes import make_api
 from relay.front.endpoints import Pages, serve_internal
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
@@ -88,7 +90,7 @@ class Server:
                 sock.close()
             raise
         poller = make_poller(config.server.poller, trio.current_time)
-        pages = Pages(self.state, self.counters, self.hub, make_api(self.state, self.services))
+        pages = Pages(self.state, self.counters, self.hub, self._api())
         admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
         running = Running([_name(sock) for sock in public], [_name(sock) for sock in internal], self)
         with self.parts.watchdog:
@@ -145,6 +147,11 @@ class Server:
                     connections.start_soon(drain, self.state, self.services.config.server, connections)
                 background.cancel_scope.cancel()
         log.info("stopped")
+
+    def _api(self) -> Api:
+        api = make_api(self.state, self.services)
+        RevocationRoutes(self.parts.revoking).add_to(api)
+        return api
 
     async def _serve_internal(self, client: socket.socket, address: str, router: object) -> None:
         try:

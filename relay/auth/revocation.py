@@ -8,7 +8,8 @@ An entry has conditions, and a token is revoked when it meets all of them:
 
     jti             the token of that name (RFC 7519 section 4.1.7)
     subject         tokens of that subject
-    issuer          tokens of that issuer
+    issuer          tokens of that issuer (`iss`)
+    tenant          tokens of that tenant, "" being the one without a name
     issued_before   tokens whose `iat` is before that time; one without `iat` counts as issued long ago
 """
 
@@ -26,8 +27,8 @@ from relay.auth.refusals import refuse
 from relay.auth.tokens import MAX_TEXT_BYTES, MAX_TIME, Identity
 from relay.errors import RelayError
 
-Conditions: TypeAlias = tuple[str | None, str | None, str | None, float | None]
-"""jti, subject, issuer, issued_before: what tells entries apart."""
+Conditions: TypeAlias = tuple[str | None, str | None, str | None, str | None, float | None]
+"""jti, subject, issuer, tenant, issued_before: what tells entries apart."""
 
 FILE_SETTING: Final = "auth.revocation_file"
 FULL_SETTING: Final = "auth.max_revocations"
@@ -56,12 +57,13 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     jti: str | None = None
     subject: str | None = None
     issuer: str | None = None
+    tenant: str | None = None
     issued_before: float | None = None
     until: float | None = None
 
     @property
     def conditions(self) -> Conditions:
-        return self.jti, self.subject, self.issuer, self.issued_before
+        return self.jti, self.subject, self.issuer, self.tenant, self.issued_before
 
     @property
     def end(self) -> float:
@@ -73,16 +75,19 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             (self.jti is None or self.jti == who.jti)
             and (self.subject is None or self.subject == who.subject)
             and (self.issuer is None or self.issuer == who.issuer)
+            and (self.tenant is None or self.tenant == who.tenant)
             and (self.issued_before is None or who.issued < self.issued_before)
         )
 
     def problem(self) -> str | None:
         """Why this cannot be an entry, as a sentence; None when it can."""
-        if self.conditions == (None, None, None, None):
-            return "it names no token: jti, subject, issuer or issued_before is needed"
-        for name in ("jti", "subject", "issuer"):
+        if self.conditions == (None, None, None, None, None):
+            return "it names no token: jti, subject, issuer, tenant or issued_before is needed"
+        for name in ("jti", "subject", "issuer", "tenant"):
             text = getattr(self, name)
             if text is None or 0 < len(text) <= MAX_TEXT_BYTES // 4:  # which it is nearly always
+                continue
+            if not text and name == "tenant":
                 continue
             if not text or len(text.encode(errors="surrogatepass")) > MAX_TEXT_BYTES:
                 return f"{name} is not a text of 1 to {MAX_TEXT_BYTES} bytes"
@@ -96,7 +101,8 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def bounded(entry: Revocation, now: float, lifetime: float) -> Revocation:
     """The entry without time that is of no use: no token lives longer than `lifetime` seconds (0: any).
 
-    Who may yet be issued tokens stays revoked as long as was asked: a subject or an issuer, whatever the time of issue.
+    Who may yet be issued tokens stays revoked as long as was asked: a subject, an issuer or a tenant, with any time of
+    issue.
     """
     if not lifetime:
         return entry

@@ -75,14 +75,14 @@ class Revoking:
         self.revocations: Final = state.revocations
         self._state = state
         self._sessions = sessions
-        self._wall = wall
+        self.wall: Final = wall
         self._seen = seen  # the file as it was last read, or found to be no good
         self._problems: list[str] = []  # as they were last told
         self._lock = trio.Lock()  # of those who read and write the file
 
     async def add(self, entry: Revocation) -> Outcome:
         """Revokes, closes the sessions concerned (4401), and writes it down. Raises RevocationsFull, ValueError."""
-        entry = bounded(entry, self._wall(), _longest_life(self._state.rules.config.auth))
+        entry = bounded(entry, self.wall(), _longest_life(self._state.rules.config.auth))
         self.revocations.add(entry)
         closed = await self.sweep()
         problem = await self._write(partial(_append, line=line_of(entry)))
@@ -93,12 +93,12 @@ class Revoking:
         found = next((entry for entry in self.revocations if entry.conditions == conditions), None)
         if not self.revocations.undo(conditions) or found is None:
             return None
-        problem = await self._write(partial(_rewrite, change=partial(without, conditions=conditions, now=self._wall())))
+        problem = await self._write(partial(_rewrite, change=partial(without, conditions=conditions, now=self.wall())))
         return Outcome(found, 0, not problem, problem)
 
     async def sweep(self) -> int:
         """Closes every session whose token is revoked; how many."""
-        now = self._wall()
+        now = self.wall()
         return await for_each(self._sessions(), lambda connection: connection.credentials.end_if_revoked(now))
 
     # The file.
@@ -106,7 +106,7 @@ class Revoking:
     async def look(self) -> None:
         """Once a second: forgets what is over, and reads the file if it is another one."""
         self.revocations.capacity = self._state.rules.config.auth.max_revocations
-        self.revocations.forget(self._wall())
+        self.revocations.forget(self.wall())
         async with self._lock:
             changed = await self._look_at_file()
         if changed:
@@ -130,7 +130,7 @@ class Revoking:
                 raise FileNotFoundError(0, "the file is gone")
             most = self.revocations.capacity
             try:
-                self.revocations.replace_file(await trio.to_thread.run_sync(_read, path, self._wall(), most))
+                self.revocations.replace_file(await trio.to_thread.run_sync(_read, path, self.wall(), most))
             except NO_GOOD:
                 self._seen = signature  # nothing is gained by reading it again before it changes
                 raise

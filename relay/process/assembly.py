@@ -141,7 +141,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         return None if fetcher is None else fetcher.wait_for_kid
 
     services.key_fetch = key_fetch
-    services.revoked = revocations.find
+    services.check_revoked = revocations.check
     revoking = Revoking(state, services.sessions.values, time.time, seen)
     return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store, revoking)
 

@@ -90,11 +90,15 @@ class Credentials:
     def end_if_revoked(self, now: float) -> bool:
         """Closes the session if its token is revoked. `now` is Unix time."""
         connection = self._connection
-        if connection.closing is not None or connection.services.revoked(connection.identity, now) is None:
+        if connection.closing is not None:
             return False
-        connection.services.counters.tokens["revoked"] += 1
-        connection.close(CloseReason(CloseCode.UNAUTHORIZED, "the token was revoked"))
-        return True
+        try:
+            connection.services.check_revoked(connection.identity, now)
+        except Rejected as rejected:
+            connection.services.counters.tokens["revoked"] += 1
+            connection.close(CloseReason(CloseCode.UNAUTHORIZED, rejected.reason, rejected.setting))
+            return True
+        return False
 
     def check(self) -> None:
         """Raises Refused where the token is over and does for listening only."""

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from relay.auth.revocation import Revocation
 from relay.auth.tokens import Identity
 from relay.config.schema import Config
 from relay.counters import Counters
@@ -50,8 +49,8 @@ class Services:
     """How a key that a token of this issuer names, and nobody knows yet, can be had; None: there is nobody to ask."""
     decisions: Decisions = field(default_factory=Decisions)
     """Who was refused, throttled or closed lately, and why."""
-    revoked: Callable[[Identity, float], Revocation | None] = lambda who, now: None
-    """The entry that revokes a token; None: it is good."""
+    check_revoked: Callable[[Identity, float], None] = lambda who, now: None
+    """Raises Rejected for a token that was revoked since it was verified."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
     producer: Connection | None = None

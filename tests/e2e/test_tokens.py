@@ -112,7 +112,7 @@ async def test_a_revocation_in_the_file_ends_sessions_and_keeps_the_token_out(tm
                 assert (await told(thief, "bye"))["code"] == 4401
                 for client in (thief, plain):
                     reason = await closed(client)
-                    assert (reason.code, reason.reason) == (4401, "the token was revoked")
+                    assert (reason.code, reason.reason) == (4401, "the token was revoked [auth.revocation_file]")
                 took = trio.current_time() - begun
                 assert took < 2.0, f"closed {took:.3f} s after the file was written"
                 answer = await request(relay, "/rooms/lobby", UPGRADE | bearer(stolen))
@@ -165,3 +165,82 @@ async def test_the_further_sockets_of_a_session_need_no_token_of_their_own_once_
                     await trio.lowlevel.checkpoint()
                 await second.say(json.dumps({"t": "ping", "id": 1}))
                 assert (await told(first, "pong"))["id"] == 1
+
+
+# The API.
+
+KEY = "a-key-that-opens-the-api"
+
+
+async def ask(relay: RelayProcess, method: str, query: str = "", body: Any = None) -> tuple[int, Any]:
+    data = b"" if body is None else json.dumps(body).encode()
+    path = f"/api/v1/revocations{query}"
+    answer = await request(relay, path, bearer(KEY), method=method, internal=True, body=data)
+    return answer.status, answer.json()
+
+
+async def test_what_is_revoked_by_the_api_ends_at_once_and_is_not_forgotten_by_a_restart(tmp_path: Path) -> None:
+    overrides = {
+        "auth": {"revocation_file": "revoked.jsonl", "max_lifetime": 3600.0},
+        "internal": {"api_keys": [KEY], "listen": ["127.0.0.1:0"]},
+    }
+    with trio.fail_after(2 * PATIENCE):
+        async with running_relay(tmp_path, overrides) as relay:
+            old = token(relay)
+            async with (
+                trio_client(relay, "/ws", old, V1) as ann,
+                trio_client(relay, "/ws", token(relay, "bob"), V1) as bob,
+            ):
+                for client in (ann, bob):
+                    await told(client, "hello")
+                now = time.time()
+                status, answer = await ask(relay, "POST", body={"subject": "ann", "issued_before": now, "for": 600})
+                assert (status, answer["closed"], answer["kept"]) == (200, 1, True)
+                assert answer["revoked"]["until"] == pytest.approx(now + 600, abs=10)
+                assert (await closed(ann)).code == 4401
+                await bob.say(json.dumps({"t": "ping", "id": 1}))
+                assert (await told(bob, "pong"))["id"] == 1
+            assert (await request(relay, "/auth/check", bearer(old))).json()["error"] == "token_revoked"
+            newer = token(relay, iat=now + 1)
+            assert (await request(relay, "/auth/check", bearer(newer))).status == 200
+        async with running_relay(tmp_path, overrides) as relay:
+            relay.token_secret = (tmp_path / "certs/token-secret").read_bytes()
+            assert (await request(relay, "/auth/check", bearer(token(relay, iat=now - 1)))).status == 401
+            status, answer = await ask(relay, "GET")
+            assert (status, answer["count"], answer["revocations"][0]["subject"]) == (200, 1, "ann")
+            conditions = f"?subject=ann&issued_before={answer['revocations'][0]['issued_before']!r}"
+            assert (await ask(relay, "DELETE", "?subject=ann"))[0] == 404
+            status, answer = await ask(relay, "DELETE", conditions)
+            assert (status, answer["kept"], answer["undone"]["subject"]) == (200, True, "ann")
+            assert (await ask(relay, "GET"))[1]["count"] == 0
+            assert (await request(relay, "/auth/check", bearer(token(relay, iat=now - 1)))).status == 200
+        assert (tmp_path / "revoked.jsonl").read_text() == ""
+
+
+async def test_the_api_says_why_it_revokes_nothing(tmp_path: Path) -> None:
+    overrides = {"auth": {"max_revocations": 1}, "internal": {"api_keys": [KEY], "listen": ["127.0.0.1:0"]}}
+    with trio.fail_after(PATIENCE):
+        async with running_relay(tmp_path, overrides) as relay:
+            for body, reason in (
+                ({}, "it names no token"),
+                ({"jti": "1", "for": 5, "until": 4e9}, "not both"),
+                ({"jti": "1", "until": 5}, "over already"),
+                ({"sub": "ann"}, "unknown field `sub`"),
+                ({"jti": "x" * 300}, "jti is not a text"),
+                ({"issued_before": "now"}, "Expected `float"),
+                ({"jti": "1", "for": 0}, "`float` > 0"),
+            ):
+                status, answer = await ask(relay, "POST", body=body)
+                assert (status, answer["error"]) == (400, "bad_request"), body
+                assert reason in answer["reason"]
+            for query, reason in (("", "it names no token"), ("?issued_before=now", "not a time"), ("?sub=a", "sub")):
+                status, answer = await ask(relay, "DELETE", query)
+                assert (status, answer["error"]) == (400, "bad_request"), query
+                assert reason in answer["reason"]
+            status, answer = await ask(relay, "POST", body={"jti": "1"})
+            assert (status, answer["kept"]) == (200, False)
+            assert "auth.revocation_file" in answer["problem"]
+            status, answer = await ask(relay, "POST", body={"jti": "2"})
+            assert (status, answer["error"], answer["setting"]) == (
+                507, "too_many_revocations", "auth.max_revocations"
+            )  # fmt: skip

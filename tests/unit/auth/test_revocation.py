@@ -29,8 +29,14 @@ from tests.unit.auth.kit import NOW
 GRANTS = compile_grants({}, "ann")
 
 
-def who(subject: str = "ann", jti: str | None = None, issuer: str | None = None, issued: float = -math.inf) -> Identity:
-    return Identity(subject, NOW + 600, jti, issuer, GRANTS, b"", issued=issued)
+def who(
+    subject: str = "ann",
+    jti: str | None = None,
+    issuer: str | None = None,
+    issued: float = -math.inf,
+    tenant: str = "",
+) -> Identity:
+    return Identity(subject, NOW + 600, jti, issuer, GRANTS, b"", issued=issued, tenant=tenant)
 
 
 def revoked(entry: Revocation, token: Identity, now: float = NOW) -> bool:
@@ -60,6 +66,8 @@ def revoked(entry: Revocation, token: Identity, now: float = NOW) -> bool:
         ({"subject": "ann", "issued_before": 100.0}, [who(issued=99), who()], [who("bob"), who(issued=100)]),
         ({"issuer": "i", "issued_before": 100.0}, [who(issuer="i")], [who(), who(issuer="i", issued=100)]),
         ({"issuer": "i", "subject": "ann"}, [who(issuer="i")], [who(), who("bob", issuer="i")]),
+        ({"tenant": "t"}, [who(tenant="t"), who("bob", tenant="t")], [who(), who(tenant="u")]),
+        ({"tenant": "", "subject": "ann"}, [who()], [who(tenant="t"), who("bob")]),
         ({"issuer": "i", "jti": "1"}, [who(issuer="i", jti="1")], [who(jti="1"), who(issuer="i")]),
     ],
 )
@@ -128,8 +136,8 @@ def test_what_is_taken_back_revokes_nothing_any_more() -> None:
     assert listed.undo(entry.conditions)
     assert not listed.undo(entry.conditions)
     assert listed.find(who(issued=4.0), NOW) is not None, "the other one is as it was"
-    assert listed.undo(("ann", None, None, 6.0)) is False
-    assert listed.undo((None, "ann", None, 6.0))
+    assert listed.undo(("ann", None, None, None, 6.0)) is False
+    assert listed.undo((None, "ann", None, None, 6.0))
     assert listed.find(who(issued=4.0), NOW) is None
     assert told == [("ann", True), ("ann", True), ("ann", False), ("ann", False)]
 
@@ -145,7 +153,7 @@ def test_the_file_and_what_was_made_here_hold_side_by_side() -> None:
     assert [(entry.jti, entry.until) for entry in listed] == [("made", NOW + 9)]
     with pytest.raises(RevocationsFull):
         listed.replace_file(entries_in('{"jti": "a"}\n{"jti": "b"}\n{"jti": "c"}', NOW, 3))
-    assert listed.undo(("made", None, None, None))
+    assert listed.undo(("made", None, None, None, None))
     assert list(listed) == []
 
 
@@ -247,7 +255,7 @@ def test_an_entry_is_taken_out_of_a_file_and_the_rest_stays_as_it_stands() -> No
     text = (
         '# mine\n{"jti":  "1"}\n{"jti": "1", "until": 1790000099}\n{"jti": "over", "until": 5}\nnonsense\n{"jti":"2"}\n'
     )
-    assert without(text, ("1", None, None, None), NOW) == '# mine\nnonsense\n{"jti":"2"}\n'
+    assert without(text, ("1", None, None, None, None), NOW) == '# mine\nnonsense\n{"jti":"2"}\n'
     assert without(text, None, NOW) == text.replace('{"jti": "over", "until": 5}\n', "")
 
 
@@ -255,7 +263,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 TIMES = st.floats(0, 2.5e11)
 ENTRIES = st.builds(
     Revocation,
-    jti=st.none() | TEXTS, subject=st.none() | TEXTS, issuer=st.none() | TEXTS,
+    jti=st.none() | TEXTS, subject=st.none() | TEXTS, issuer=st.none() | TEXTS, tenant=st.none() | TEXTS | st.just(""),
     issued_before=st.none() | TIMES, until=st.none() | TIMES,
 ).filter(lambda entry: entry.problem() is None)  # fmt: skip
 
@@ -279,10 +287,11 @@ def test_no_line_does_more_than_be_refused(line: str) -> None:
 # A model: all that was ever said, in a list.
 
 FEW = st.sampled_from(["a", "b"])
+TENANTS = st.sampled_from(["", "a"])
 MOMENTS = st.integers(0, 12).map(float)
 SMALL = st.builds(
     Revocation,
-    jti=st.none() | FEW, subject=st.none() | FEW, issuer=st.none() | FEW,
+    jti=st.none() | FEW, subject=st.none() | FEW, issuer=st.none() | FEW, tenant=st.none() | TENANTS,
     issued_before=st.none() | MOMENTS, until=st.none() | MOMENTS,
 ).filter(lambda entry: entry.problem() is None)  # fmt: skip
 MOST = 6
@@ -352,15 +361,19 @@ class RevocationModel(RuleBasedStateMachine):
         self.filed = {key: end for key, end in self.filed.items() if end > self.now}
         assert self.listed.forget(self.now) == before - len(self.made) - len(self.filed)
 
-    @rule(jti=st.none() | FEW, subject=FEW, issuer=st.none() | FEW, issued=st.just(-math.inf) | MOMENTS)
-    def ask(self, jti: str | None, subject: str, issuer: str | None, issued: float) -> None:
-        token = who(subject, jti, issuer, issued)
+    @rule(
+        jti=st.none() | FEW, subject=FEW, issuer=st.none() | FEW, tenant=TENANTS,
+        issued=st.just(-math.inf) | MOMENTS,
+    )  # fmt: skip
+    def ask(self, jti: str | None, subject: str, issuer: str | None, tenant: str, issued: float) -> None:
+        token = who(subject, jti, issuer, issued, tenant)
         expected = any(
             end > self.now
             and key[0] in (None, jti)
             and key[1] in (None, subject)
             and key[2] in (None, issuer)
-            and (key[3] is None or issued < key[3])
+            and key[3] in (None, tenant)
+            and (key[4] is None or issued < key[4])
             for held in (self.made, self.filed)
             for key, end in held.items()
         )

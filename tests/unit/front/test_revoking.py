@@ -42,7 +42,7 @@ class Desk:
         seen = read_at_start(self.loaded, self.revocations, house.services.wall())
         sessions = house.services.sessions
         self.revoking = Revoking(self.state, sessions.values, house.services.wall, seen)  # type: ignore[arg-type]
-        house.services.revoked = self.revocations.find
+        house.services.check_revoked = self.revocations.check
 
     def client(self, subject: str = "ann", **token: Any) -> Client:
         """With a token that has these: jti, issuer, issued."""
@@ -135,7 +135,7 @@ async def test_what_is_taken_back_lets_in_again() -> None:
     async with open_desk() as desk:
         entry = Revocation(subject="ann")
         await desk.revoking.add(entry)
-        assert await desk.revoking.undo((None, "bob", None, None)) is None
+        assert await desk.revoking.undo((None, "bob", None, None, None)) is None
         outcome = await desk.revoking.undo(entry.conditions)
         assert outcome is not None
         assert outcome.entry == entry
@@ -262,7 +262,7 @@ async def test_what_is_taken_back_leaves_the_file_too(tmp_path: Path) -> None:
     async with open_desk(path) as desk:
         await desk.revoking.add(Revocation(jti="2"))
         for jti in ("1", "2"):
-            assert await desk.revoking.undo((jti, None, None, None)) is not None
+            assert await desk.revoking.undo((jti, None, None, None, None)) is not None
         assert path.read_text() == "# mine\n"
         assert path.stat().st_mode & 0o777 == 0o640
         assert os.listdir(tmp_path) == [path.name]
