@@ -13,6 +13,7 @@ from relay.cli.dev import dev
 from relay.cli.explain import explain
 from relay.cli.health import health, version
 from relay.cli.plugins import plugins
+from relay.cli.revoke import revoke
 from relay.cli.serve import serve
 from relay.cli.talk import pub, sub
 from relay.cli.token import token
@@ -24,12 +25,13 @@ Examples:
   relay serve -c config.toml               serve until SIGTERM
   relay token new --subject ann --all      a token that may do everything
   relay explain subject ann                why ann was refused, throttled or closed, and which setting did it
+  relay revoke --subject ann --issued-before now    log ann out everywhere
   relay sub lobby                          listen to a room, in one terminal ...
   relay pub lobby hello                    ... and talk to it, from another
 
 \b
 Environment: RELAY_CONFIG (configuration file), RELAY_TOKEN (token of pub, sub and token check),
-RELAY_API_KEY_FILE (file with a key of the API, for explain),
+RELAY_API_KEY_FILE (file with a key of the API, for explain and revoke),
 RELAY__SECTION__KEY (any setting, as in RELAY__LIMITS__MESSAGE_BYTES=1000000).
 
 `relay COMMAND --help` says more; docs/cli.md says all of it.
@@ -41,5 +43,5 @@ def cli() -> None:
     """A secure WebSocket relay: rooms, tokens, plugins; urgent messages arrive in bounded time."""
 
 
-for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, health, version):
+for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, revoke, health, version):
     cli.add_command(command)

@@ -188,6 +188,19 @@ API: Final = (
         "Use the key of this relay.", "SIGHUP reads the file again.",
         ("internal.api_keys_file", "internal.api_keys"), 401,
     ),
+    Explanation(
+        "too_many_revocations", ("api",), "As many revocations are in force as there may be.",
+        "None is ever forgotten, because auth.max_lifetime is 0; or tokens are revoked one by one where all of a"
+        " subject, or all from before a moment, are meant.",
+        "Nothing.",
+        "Set auth.max_lifetime, revoke by `issued_before`, take some back (`relay revoke --undo`), or raise the bound.",
+        ("auth.max_revocations", "auth.max_lifetime"), 507,
+    ),
+    Explanation(
+        "no_such_revocation", ("api",), "There is no revocation with exactly these conditions.",
+        "It was taken back, its time is over, or the conditions are others than those it was made with.",
+        "Nothing.", "`relay revoke --list` shows those in force, with their conditions.", status=404,
+    ),
 )  # fmt: skip
 
 ENTRIES: Final = (*TLS, *ADDRESS, *HTTP, *API)

@@ -83,9 +83,9 @@ ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         ("auth.leeway", "auth.grace"),
     ),
     "token_revoked": (
-        "An operator revoked it, or all of the subject's tokens issued before a moment.",
+        "An operator revoked it, or all tokens of its subject, issuer or tenant, or those from before a moment.",
         "Get a new token: the user may have to log in again.",
-        "The entry stands in the file of auth.revocation_file.",
+        "`relay revoke --list` shows the entry; with the setting it stands in the file, else it was made by the API.",
         ("auth.revocation_file",),
     ),
     "token_not_yet_valid": (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import trio
 from trio_websocket import CloseReason, ConnectionClosed
 
+from tests.components import ROOT
 from tests.e2e.clients import TrioClient, trio_client
 from tests.e2e.harness import ALL_ROOMS, UPGRADE, RelayProcess, bearer, request, running_relay
 
@@ -244,3 +247,42 @@ async def test_the_api_says_why_it_revokes_nothing(tmp_path: Path) -> None:
             assert (status, answer["error"], answer["setting"]) == (
                 507, "too_many_revocations", "auth.max_revocations"
             )  # fmt: skip
+
+
+async def run(relay: RelayProcess, *arguments: str) -> tuple[int, str, str]:
+    """`relay revoke` with the relay's configuration: status, output, errors."""
+    url = ["--url", relay.internal_url, "-c", str(relay.config_path)]
+    done = await trio.run_process(
+        [sys.executable, "-m", "relay", "revoke", *arguments, *url],
+        capture_stdout=True, capture_stderr=True, check=False, cwd=relay.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+async def test_the_command_revokes_lists_and_takes_back(tmp_path: Path) -> None:
+    overrides = {"auth": {"revocation_file": "r.jsonl"}, "internal": {"api_keys": [KEY], "listen": ["127.0.0.1:0"]}}
+    with trio.fail_after(2 * PATIENCE):
+        async with (
+            running_relay(tmp_path, overrides) as relay,
+            trio_client(relay, "/rooms/lobby", token(relay, jti="x1")) as ann,
+        ):
+            await relay.until_log("listening")
+            status, out, err = await run(relay, "--jti", "x1")
+            assert (status, err) == (0, "")
+            assert out == "revoked: jti x1, for good; 1 session closed\n"
+            assert (await closed(ann)).code == 4401
+            status, out, _ = await run(relay, "--subject", "bob", "--issued-before", "2026-11-24", "--for", "7d")
+            assert status == 0
+            assert out.startswith("revoked: subject bob, issued before 2026-11-2")
+            assert out.endswith("0 sessions closed\n")
+            status, out, _ = await run(relay, "--list")
+            assert [line.split(",")[0] for line in out.splitlines()] == [
+                "subject bob", "jti x1", "2 of at most 100000 revocations"
+            ]  # fmt: skip
+            status, out, _ = await run(relay, "--undo", "--jti", "x1")
+            assert (status, out) == (0, "taken back: jti x1, for good\n")
+            status, _, err = await run(relay, "--undo", "--jti", "x1")
+            assert status == 1
+            assert err.startswith("no_such_revocation: ")
+            assert (await request(relay, "/auth/check", bearer(token(relay, jti="x1")))).status == 200
