@@ -34,6 +34,8 @@ class Tools:
 def compile_tools() -> Tools:
     """Both programs, compiled again where the source is newer. Raises Missing."""
     folder = Path(os.environ.get(VARIABLE) or SIBLING)
+    if (folder / "loadgen").is_dir():  # the folder of all tools
+        folder /= "loadgen"
     return Tools(_compile(folder / "loadgen.c"), _compile(folder / "climit.c"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -28,6 +29,8 @@ from relay.devcerts import DevCertificates, make_dev_certificates
 
 START: Final = 20.0  # seconds until a server must answer
 STOP: Final = 10.0
+LOWEST_PORT: Final = 20000
+HANDED_OUT: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PEERS: Final = ROOT / "benchmarks" / "peers"
 ALL_ROOMS: Final = {name: ["*"] for name in ("join", "publish", "presence", "history", "call", "channels")}
 SUBJECT: Final = "bench"
@@ -213,14 +216,32 @@ def _wait_until_ready(started: Running, authority: Path, process: subprocess.Pop
                 context.wrap_socket(raw, server_hostname="localhost").close()
                 return
         except OSError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                why = f"{started.server.title} did not start ({error})"
-                raise ServerFailed(f"{why}\n{started.end_of_log()}") from None
-            time.sleep(0.05)
+            status = process.poll()
+            if status is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            why = f"does not answer after {START:g} s ({error})" if status is None else f"ended with status {status}"
+            raise ServerFailed(f"{started.server.title} did not start: it {why}\n{started.end_of_log()}") from None
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody gets by chance: below those the system hands out to outgoing connections and to port 0.
+
+    One of those may be taken again by somebody else before the server has come to listen on it.
+    """
+    for port in random.sample(range(LOWEST_PORT, _first_handed_out()), 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise ServerFailed("no free port was found")
+
+
+def _first_handed_out() -> int:
+    try:
+        return max(LOWEST_PORT + 1000, int(HANDED_OUT.read_text().split()[0]))
+    except OSError:
+        return 32768

@@ -36,9 +36,9 @@ class Incoming:
         now = self._connection.services.monotonic()
         try:
             part = decode_part(payload)
+            whole = self._joiner.add(part, now)
             if part.flags == FIRST:
                 self._ask(part)
-            whole = self._joiner.add(part, now)
         except PartRefused as refused:
             refused.request = self._connection.protocol.request_in(refused.envelope)
             raise
