@@ -23,6 +23,18 @@ class Supervision(Table, frozen=True):
     failures: Annotated[
         Count, about("Failures within failure_window after which a plugin is switched off; 0: never.")
     ] = 100
+    interrupt: Annotated[
+        Seconds,
+        about("Seconds after which a synchronous hook that still runs is broken off; it fails. 0: never."),
+    ] = 1.0
+    retry: Annotated[
+        Seconds,
+        about(
+            "Seconds after which a plugin that was switched off is tried again, twice as long each time it fails; 0: "
+            "never."
+        ),
+    ] = 60.0
+    tasks: Annotated[Count, about("Tasks, and timers, that one plugin may have at a time.")] = 1000
     failure_window: Annotated[Seconds, about("Seconds over which failures are counted.")] = 60.0
 
 
@@ -32,7 +44,14 @@ class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
     rooms: Annotated[
         str | list[str],
         about("Pattern or patterns of the rooms it serves: whole segments between colons, or a trailing *."),
-    ]
+    ] = msgspec.field(default_factory=list)
+    filters: Annotated[
+        str | list[str],
+        about("Patterns of rooms of other plugins that it stands in front of: it may refuse and rewrite what comes."),
+    ] = msgspec.field(default_factory=list)
+    publish: Annotated[str | list[str], about("Patterns of rooms of other plugins that it may publish in.")] = (
+        msgspec.field(default_factory=list)
+    )
     use: Annotated[
         str,
         about(

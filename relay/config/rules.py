@@ -181,12 +181,19 @@ def auth(table: Auth) -> Iterator[Fault]:
 
 
 def plugin(table: PluginTable) -> Iterator[Fault]:
-    patterns = [table.rooms] if isinstance(table.rooms, str) else table.rooms
-    if not patterns or not all(patterns):
-        yield ("rooms",), "needs at least one pattern, and none may be empty", ""
+    given = {key: as_list(getattr(table, key)) for key in ("rooms", "filters", "publish")}
+    for key, patterns in given.items():
+        if not all(patterns):
+            yield (key,), "needs at least one pattern, and none may be empty", ""
+    if not given["rooms"] and not given["filters"]:
+        yield ("rooms",), "is missing", "or `filters`, for a plugin in front of other plugins' rooms"
     for key in ("last_value", "durable"):
         if getattr(table, key) and not table.history:
             yield (key,), "needs a history", "set `history` to the number of messages to remember"
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def config(whole: Config) -> Iterator[Fault]:

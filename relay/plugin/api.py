@@ -12,13 +12,16 @@ sender is told, nobody is disconnected. Any other exception is the plugin's bug:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from relay.errors import CloseCode, CloseReason, PluginError, Refused
 from relay.model import Kind, Message, Payload
+from relay.plugin.calls import call
+from relay.plugin.meters import Meter
 from relay.rooms.room import Peer, Room
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "CloseReason",
     "Kind",
     "Message",
+    "Meter",
     "NoSettings",
     "Payload",
     "Peer",
@@ -36,6 +40,8 @@ __all__ = [
     "Relay",
     "Room",
     "Settings",
+    "Timer",
+    "call",
 ]
 
 API_VERSION = 1
@@ -50,21 +56,52 @@ class NoSettings(Settings, frozen=True):
     """A plugin without settings of its own."""
 
 
+class Timer(Protocol):
+    """Something that is to happen."""
+
+    def cancel(self) -> None:
+        """It will not happen (again). May be called at any time."""
+
+
 class Relay(Protocol):
-    """The relay, as a plugin's background task sees it."""
+    """The relay, as a plugin sees it."""
 
     def room(self, name: str) -> Room | None:
-        """An open room that this plugin owns; None while nobody is in it."""
+        """An open room that this plugin owns or filters; None while nobody is in it."""
 
     def rooms(self) -> list[Room]:
-        """All open rooms of this plugin on this node."""
+        """All open rooms that this plugin owns or filters, on this node."""
 
     def publish(self, room: str, data: object, *, channel: str | None = None, key: str | None = None) -> None:
-        """Says something in a room of this plugin, on every node, whether somebody is in it here or not.
+        """Says something in a room of this plugin, or one that its table's `publish` names, on every node, whether
+        somebody is in it here or not.
 
-        Never waits. Raises Refused("no_such_room") for a room that is not this plugin's, TypeError for what JSON
-        cannot express.
+        Never waits. Raises Refused("no_such_room") for any other room, TypeError for what JSON cannot express.
         """
+
+    def after(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
+        """Calls a function of the plugin once, `seconds` from now; an async one gets a task of its own.
+
+        What it raises is the plugin's failure. Raises RuntimeError beyond supervision.tasks timers.
+        """
+
+    def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
+        """The same again and again, at least 1 ms apart."""
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Starts a task that ends with the plugin. What it raises is the plugin's failure, and ends the task alone.
+
+        Raises RuntimeError beyond supervision.tasks tasks.
+        """
+
+    def counter(self, name: str, help: str, labels: Iterable[str] = ()) -> Meter:
+        """A figure that only grows, in /metrics as relay_plugin_NAME_total: `meter.add(1, "label value")`.
+
+        Label values come from a small set; beyond 200 they are counted together as "other".
+        """
+
+    def gauge(self, name: str, help: str, labels: Iterable[str] = ()) -> Meter:
+        """A figure that comes and goes, in /metrics as relay_plugin_NAME: `meter.set(7)`."""
 
     async def to_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Runs blocking work in a thread and returns its result. A few at a time for each plugin; further ones wait.
@@ -76,7 +113,8 @@ class Relay(Protocol):
 class Plugin:
     """Base class. Every hook is optional; a misspelt one is refused at start.
 
-    Made once per table in the config; serves the rooms whose names match the table's `rooms`.
+    Made once per table in the config; serves the rooms whose names match the table's `rooms`, and stands in front of
+    those that match its `filters`. `log` is a logger of its own, "relay.plugin.NAME".
     """
 
     api: ClassVar[int] = API_VERSION
@@ -86,6 +124,7 @@ class Plugin:
         self.name = name
         self.settings = settings
         self.relay = relay
+        self.log = logging.getLogger(f"relay.plugin.{name}")
 
     def on_open(self, room: Room) -> None:
         """The room's first member is about to join, or the first message about to be published. Never async.
@@ -114,3 +153,22 @@ class Plugin:
 
     async def run(self) -> None:
         """The plugin's background task, from start to stop. Cancelled at shutdown, started again if it fails."""
+
+    # In front of rooms of other plugins (the table's `filters`), in the order of the config file. What is refused here
+    # never reaches the room's owner.
+
+    def filter_join(self, room: Room, peer: Peer) -> Awaitable[None] | None:
+        """May a connection join? Raise Refused if not."""
+        return None
+
+    def filter_leave(self, room: Room, peer: Peer) -> Awaitable[None] | None:
+        """A connection has left, or ended."""
+        return None
+
+    def filter_message(self, room: Room, sender: Peer, message: Message) -> Awaitable[Message | None] | Message | None:
+        """Raise Refused to stop a message, return another Message to have that one go on, or None: as it came."""
+        return None
+
+    def filter_call(self, room: Room, caller: Peer, method: str, data: Payload | None) -> Awaitable[None] | None:
+        """Raise Refused to stop a call."""
+        return None

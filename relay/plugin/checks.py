@@ -16,6 +16,7 @@ import msgspec
 from relay.config.schema import PluginTable
 from relay.config.suggest import did_you_mean, nearest
 from relay.plugin.api import API_VERSION, Plugin
+from relay.plugin.calls import check_call, is_call
 
 HOOKS: Final = tuple(name for name, value in vars(Plugin).items() if inspect.isfunction(value) and name[0] != "_")
 """All hooks, and `run`."""
@@ -43,6 +44,8 @@ def check_class(plugin: type[Plugin]) -> list[tuple[str, str]]:
         if attribute in HOOKS:
             if value is not vars(Plugin)[attribute]:
                 wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in _check_hook(attribute, value)]
+        elif is_call(value):
+            wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in check_call(attribute, value)]
         elif attribute not in vars(Plugin) and (callable(value) or isinstance(value, staticmethod | classmethod)):
             wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in _check_method(attribute)]
     return wrong + [(f"{name}.Settings {what}", hint) for what, hint in _check_settings(plugin)]
@@ -50,9 +53,9 @@ def check_class(plugin: type[Plugin]) -> list[tuple[str, str]]:
 
 def _check_method(name: str) -> list[tuple[str, str]]:
     """A public method that is no hook: is it meant to be one?"""
-    if name.startswith("on_"):
+    if name.startswith(("on_", "filter_")):
         return [("is not a hook", did_you_mean(name, HOOKS) or f"hooks are: {', '.join(HOOKS)}")]
-    hooks = [hook for hook in HOOKS if hook.startswith("on_")]
+    hooks = [hook for hook in HOOKS if hook != "run"]
     if near := difflib.get_close_matches(name.lower(), hooks, n=1, cutoff=SLIP):
         return [("is not a hook", f"did you mean `{near[0]}`? Else begin its name with _")]
     return []

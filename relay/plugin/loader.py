@@ -13,13 +13,13 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from relay.auth.grants import RoomPattern, check_pattern
+from relay.auth.grants import PatternSet, RoomPattern, check_pattern
 from relay.config.schema import PluginTable
 from relay.config.suggest import did_you_mean
 from relay.delivery.channels import Channels
@@ -28,15 +28,15 @@ from relay.plugin.api import Plugin
 from relay.plugin.checks import check_class, read_settings
 from relay.rooms.room import RoomRule
 
-if TYPE_CHECKING:
-    from relay.plugin.supervisor import Supervised
-
 GROUP: Final = "relay.plugins"
 SHIPPED: Final = "plugins"
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Where = Callable[[str], str]
 """From a config key ("plugins.chat.rooms") to where it stands ("config.toml:12")."""
+
+
+NOWHERE: Final = PatternSet(())
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,6 +50,8 @@ class LoadedPlugin:
     patterns: tuple[RoomPattern, ...]
     hook_timeout: float
     where: str
+    filters: tuple[RoomPattern, ...] = ()
+    publish: PatternSet = NOWHERE
 
 
 def load_plugins(
@@ -97,6 +99,8 @@ def accept(
     before = len(problems)
     _check_channel(key, table, channels, problems, where)
     problems += [ConfigProblem(where(key), key, what, hint) for what, hint in check_class(plugin)]
+    filters = _others(f"{key}.filters", table.filters, problems, where)
+    publish = _others(f"{key}.publish", table.publish, problems, where)
     settings: Any = None
     if len(problems) == before:
         settings, wrong = read_settings(plugin, own)
@@ -117,24 +121,8 @@ def accept(
         presence=table.presence,
         max_members=table.max_members,
     )
-    return LoadedPlugin(name, plugin, settings, rule, patterns, table.hook_timeout, where(key))
-
-
-def build_router(plugins: Iterable[Supervised]) -> Callable[[str], tuple[RoomRule, Supervised] | None]:
-    """Which plugin owns a room: the one with the closest pattern; of two that are equally close, the one named first.
-
-    Asked only when a room is opened. It remembers nothing, so no number of room names makes it grow.
-    """
-    ranked = [(pattern, (plugin.rule, plugin)) for plugin in plugins for pattern in plugin.patterns]
-    ranked.sort(key=lambda entry: entry[0].specificity, reverse=True)  # stable: first named stays first
-
-    def route(room: str) -> tuple[RoomRule, Supervised] | None:
-        for pattern, owner in ranked:
-            if pattern.matches(room):
-                return owner
-        return None
-
-    return route
+    timeout = table.hook_timeout
+    return LoadedPlugin(name, plugin, settings, rule, patterns, timeout, where(key), filters, PatternSet(publish))
 
 
 def _patterns(
@@ -142,7 +130,7 @@ def _patterns(
 ) -> tuple[RoomPattern, ...]:
     key = f"plugins.{name}.rooms"
     texts = [table.rooms] if isinstance(table.rooms, str) else table.rooms
-    if not texts:
+    if not texts and not table.filters:
         problems.append(ConfigProblem(where(key), key, "a plugin without rooms does nothing", "enabled = false"))
     patterns = []
     for text in dict.fromkeys(texts):
@@ -150,6 +138,17 @@ def _patterns(
             problems.append(ConfigProblem(where(key), key, f"{text!r} is not a room pattern: {objection}"))
         elif (owner := owners.setdefault(text, name)) != name:
             problems.append(ConfigProblem(where(key), key, f"{text!r} belongs to plugins.{owner} already"))
+        else:
+            patterns.append(RoomPattern(text))
+    return tuple(patterns)
+
+
+def _others(key: str, given: str | list[str], problems: list[ConfigProblem], where: Where) -> tuple[RoomPattern, ...]:
+    """Patterns of rooms that belong to other plugins, or to whomever."""
+    patterns = []
+    for text in dict.fromkeys([given] if isinstance(given, str) else given):
+        if objection := check_pattern(text):
+            problems.append(ConfigProblem(where(key), key, f"{text!r} is not a room pattern: {objection}"))
         else:
             patterns.append(RoomPattern(text))
     return tuple(patterns)

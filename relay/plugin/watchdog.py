@@ -1,9 +1,9 @@
 """Sees, while it happens, that something holds the event loop, and names the plugin, its hook and the line of code.
 
 A thread of its own looks at two marks that the loop leaves behind: a count of the loop's turns (a Trio instrument, two
-calls a turn) and the hook that runs now (one attribute, set by the supervisor). Not here: doing anything about it; a
-synchronous hook cannot be interrupted. The one rule: the hot path takes no lock, reads no clock and makes no object
-for the watchdog's sake.
+calls a turn) and the hook that runs now (one attribute, set by the supervisor). A plugin that holds the loop for too
+long is broken off (interrupt). The one rule: the hot path takes no lock, reads no clock and makes no object for the
+watchdog's sake.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from relay.counters import Counters
+from relay.plugin.interrupt import Interrupt
 
 log = logging.getLogger("relay.plugin")
 
 ITSELF: Final = "the relay itself"
+
+State: TypeAlias = "tuple[int, Mark | None, int]"
 
 
 class Mark:
@@ -39,17 +43,27 @@ class Mark:
 class Watchdog(trio.abc.Instrument):
     """`with Watchdog(counters, stall=0.1):` inside the Trio run it shall watch. `stall` in seconds; 0 watches nothing.
 
+    After `interrupt` seconds (0: never) what a plugin does is broken off: an exception is raised in its code.
     `current` is the mark of the hook that runs now; whoever sets it puts back what was there. `clock` is in seconds,
     and real.
     """
 
-    def __init__(self, counters: Counters, stall: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        stall: float,
+        *,
+        interrupt: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.current: Mark | None = None
         self.stall: Final = stall
         self._stalls = counters.plugin_stalls
         self._stalls[ITSELF] += 0  # all keys are there before the thread starts: a reader may iterate while it counts
         self._clock = clock
         self._files: dict[str, str] = {}  # a plugin's source file -> the plugin: names async hooks and background tasks
+        self._interrupt_after = interrupt
+        self._interrupt = Interrupt(self._files)
         self._turns = 0
         self._idle = True
         self._loop = 0
@@ -66,6 +80,7 @@ class Watchdog(trio.abc.Instrument):
             self._loop = threading.get_ident()
             self._idle = False
             trio.lowlevel.add_instrument(self)
+            self._interrupt.install(self.state)
             self._done.clear()
             self._thread = threading.Thread(target=self._watch, name="relay watchdog", daemon=True)
             self._thread.start()
@@ -76,6 +91,7 @@ class Watchdog(trio.abc.Instrument):
     ) -> None:
         if self._thread is not None:
             trio.lowlevel.remove_instrument(self)
+            self._interrupt.remove()
             self._done.set()
             self._thread.join()
             self._thread = None
@@ -89,24 +105,34 @@ class Watchdog(trio.abc.Instrument):
         self._turns += 1
         self._idle = False
 
+    def state(self) -> State:
+        """What the loop is doing: the turn, the hook, which call of it. Seen twice, nothing has happened between."""
+        mark = self.current
+        return (self._turns, mark, 0 if mark is None else mark.calls)
+
     def _watch(self) -> None:
         """The thread. A state seen unchanged for `stall` seconds is a stall; it is told once."""
         interval = self.stall / 2
-        seen: tuple[int, Mark | None, int] | None = None
+        seen: State | None = None
         since = 0.0
         told = False
         while not self._done.wait(interval):
             if self._idle:
                 seen = None
                 continue
-            mark = self.current
-            state = (self._turns, mark, 0 if mark is None else mark.calls)
+            state = self.state()
             now = self._clock()
             if state != seen:
                 seen, since, told = state, now, False
-            elif not told and now - since >= self.stall:
+                continue
+            if not told and now - since >= self.stall:
                 told = True
-                self._tell(mark, now - since)
+                self._tell(state[1], now - since)
+            if self._interrupt_after and now - since >= self._interrupt_after:
+                self._interrupt.strike(state, self._loop, partial(self._is_over, state))
+
+    def _is_over(self, state: State) -> bool:
+        return self._done.is_set() or self.state() != state
 
     def _tell(self, mark: Mark | None, held: float) -> None:
         frame = sys._current_frames().get(self._loop)

@@ -28,7 +28,8 @@ from relay.limits.counts import AddressLimits, Counts
 from relay.limits.failures import Failures
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
-from relay.plugin.loader import build_router, load_plugins
+from relay.plugin.loader import load_plugins
+from relay.plugin.routing import build_router
 from relay.plugin.supervisor import Supervised, supervise
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.archive import Archive
@@ -63,8 +64,9 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     """`spawn` starts what a connection has to wait for. Raises ConfigError with all that keeps it from starting."""
     config = loaded.config
     counters = Counters()
+    timers = Timers()
     channels = Channels(config.channels)
-    watchdog = Watchdog(counters, config.supervision.stall)
+    watchdog = Watchdog(counters, config.supervision.stall, interrupt=config.supervision.interrupt)
     memory = config.history
     journal = Journal(memory.queue_bytes) if memory.file else None
     hub = Hub(
@@ -101,6 +103,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
             watchdog=watchdog,
             supervision=config.supervision,
             hook_timeout=config.timeouts.hook,
+            schedule=lambda seconds, action: timers.at(trio.current_time() + seconds, action),
         )
     except ConfigError as error:
         problems += error.problems
@@ -124,7 +127,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         hub,
         channels,
         counters,
-        Timers(),
+        timers,
         Wheel(config.websocket.heartbeat, config.websocket.heartbeat_timeout),
         time.time,
         trio.current_time,

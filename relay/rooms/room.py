@@ -202,8 +202,13 @@ class Room:
 
 
 class Handler(Protocol):
-    """What the hub calls when a room is opened and freed; handed in from above (the plugin's supervisor)."""
+    """What the hub calls when a room is opened and freed; handed in from above (the plugin's supervisor).
 
+    `owner`: the one plugin whose room it is.
+    """
+
+    @property
+    def owner(self) -> object: ...
     def opened(self, room: Room) -> None: ...
     def freed(self, room: Room) -> None: ...
 

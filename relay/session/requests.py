@@ -268,7 +268,7 @@ def call(connection: Connection, command: Call) -> None:
         raise Refused("forbidden", "your token does not let you call this room's plugin")
     room = _joined_room(connection, name)
     handler = room.handler
-    if not handler.call_is_async:
+    if not handler.call_waits(command.method):
         _answer_call(connection, command, handler.call(room, connection, command.method, command.data))
         return
 

@@ -105,7 +105,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
         "(set public_key or public_key_file)",
         "config.toml:23: auth.keys[2].algorithm: is missing",
         "config.toml:26: auth.jwks.url: must be an https URL (who can change the keys on their way can sign any token)",
-        "config.toml:27: plugins.chat.rooms: is missing",
+        "config.toml:27: plugins.chat.rooms: is missing (or `filters`, for a plugin in front of other plugins' rooms)",
         "config.toml:28: plugins.chat.channel: no such channel (did you mean `urgent`?)",
     ]
 
@@ -151,7 +151,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
         ("tls.minimum_version = 1.2", ":1: tls.minimum_version: expected one of 1.2, 1.3"),
         ("[plugins.x]\nrooms = 5", ":2: plugins.x.rooms: expected a string or a list of strings, got an integer"),
         ("[plugins.x]\nrooms = ['a', 5]", ":2: plugins.x.rooms[1]: expected a string, got an integer"),
-        ("[plugins.x]\nrooms = []", ":2: plugins.x.rooms: needs at least one pattern, and none may be empty"),
+        ("[plugins.x]\nrooms = ['']", ":2: plugins.x.rooms: needs at least one pattern, and none may be empty"),
         ("[plugins.x]\nrooms = 'x'\nhistory = -1", ":3: plugins.x.history: must be at least 0, is -1"),
         ("[limit]", ":1: limit: no such setting (did you mean `limits`?)"),
         ("message_bytes = 1", ":1: message_bytes: no such setting (did you mean `limits.message_bytes`?)"),

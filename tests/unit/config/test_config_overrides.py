@@ -147,7 +147,11 @@ def test_the_command_line_takes_names_exactly(loads: Loads) -> None:
         ("SERVER__LISTEN", "8443", "server.listen[0]: no port: write HOST:PORT, or :PORT for every address"),
         ("LOGGING__LEVEL", "inof", "logging.level: expected one of debug, error, info, warning (did you mean `info`?)"),
         ("AUTH__ISSUER", "\udcff", "auth.issuer: is not UTF-8"),
-        ("PLUGINS__CHATT__HISTORY", "5", "plugins.chatt.rooms: is missing"),
+        (
+            "PLUGINS__CHATT__HISTORY",
+            "5",
+            "plugins.chatt.rooms: is missing (or `filters`, for a plugin in front of other plugins' rooms)",
+        ),
         ("PLUGINS__CHAT__CHANNEL", "bulc", "plugins.chat.channel: no such channel (did you mean `bulk`?)"),
         ("", "1", '"": no such setting'),
         ("LIMITS__", "1", 'limits."": no such setting'),

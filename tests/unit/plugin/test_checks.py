@@ -24,7 +24,10 @@ def made(**members: Any) -> type[Plugin]:
 
 
 def test_the_hooks_are_those_of_the_api() -> None:
-    assert HOOKS == ("on_open", "on_empty", "on_join", "on_leave", "on_message", "on_call", "run")
+    assert HOOKS == (
+        "on_open", "on_empty", "on_join", "on_leave", "on_message", "on_call", "run",
+        "filter_join", "filter_leave", "filter_message", "filter_call",
+    )  # fmt: skip
 
 
 def test_a_plugin_with_every_hook_is_accepted() -> None:

@@ -16,7 +16,8 @@ from relay.config.schema import PluginTable, default_channels, default_plugins
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem, PluginError
 from relay.plugin import loader
-from relay.plugin.loader import LoadedPlugin, build_router, find, load_plugins
+from relay.plugin.loader import LoadedPlugin, find, load_plugins
+from relay.plugin.routing import build_router
 
 CHANNELS = Channels(default_channels())
 NOTHING = Path("/nowhere")
@@ -222,7 +223,7 @@ def test_a_wrong_key_of_the_plugins_own_settings_is_told_with_its_line() -> None
 
 def routed(**tables: str | list[str]) -> Callable[[str], str | None]:
     plugins: Any = [
-        SimpleNamespace(rule=name, patterns=compile_patterns([rooms] if isinstance(rooms, str) else rooms))
+        SimpleNamespace(rule=name, patterns=compile_patterns([rooms] if isinstance(rooms, str) else rooms), filters=())
         for name, rooms in tables.items()
     ]
     route = build_router(plugins)

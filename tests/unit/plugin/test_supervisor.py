@@ -205,7 +205,7 @@ async def test_a_hook_that_is_not_overridden_is_marked_so() -> None:
         assert (plugin.has_join, plugin.has_leave, plugin.has_message, plugin.has_call, plugin.has_run) == (
             False, False, True, False, False,
         )  # fmt: skip
-        asynchronous = (plugin.join_is_async, plugin.leave_is_async, plugin.message_is_async, plugin.call_is_async)
+        asynchronous = (plugin.join_is_async, plugin.leave_is_async, plugin.message_is_async, plugin.call_waits("x"))
         assert not any(asynchronous)
 
 
@@ -560,7 +560,12 @@ async def test_a_plugin_sees_its_own_open_rooms() -> None:
         await tester.join("a:b", "ann")
         assert relay.room("a:b") is tester.room("a:b")
         assert relay.rooms() == [tester.room("a:b")]
-        tester.room("a:b").handler = object()  # as if it were another plugin's
+
+
+async def test_a_plugin_does_not_see_rooms_of_others() -> None:
+    async with PluginTester(made(), rooms="a:*", filters="none:*", owner=made()) as tester:
+        await tester.join("a:b", "ann")
+        relay = tester.plugin.relay
         assert (relay.room("a:b"), relay.rooms()) == (None, [])
 
 

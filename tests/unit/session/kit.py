@@ -23,7 +23,8 @@ from relay.delivery.outbox import Outbox, Tick
 from relay.errors import CloseReason, ConfigProblem, Rejected
 from relay.limits.buckets import Rate
 from relay.plugin.api import Plugin
-from relay.plugin.loader import accept, build_router
+from relay.plugin.loader import accept
+from relay.plugin.routing import build_router
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
 from relay.protocols.base import WireProtocol

@@ -1,0 +1,93 @@
+"""Plugins in front of a room's owner: each may refuse or rewrite what comes, in order; the owner gets what is left.
+
+A `Filtered` is what a room has as its handler where any filter's pattern fits; all other rooms have their owner alone,
+and pay nothing for this. Not here: one plugin's hooks (supervisor). The one rule: a filter that fails refuses: what
+was to be looked at is not let through unseen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from relay.errors import Refused
+from relay.model import Message, Payload
+from relay.rooms.room import Peer, Room
+
+if TYPE_CHECKING:
+    from relay.plugin.supervisor import Supervised
+
+
+class Filtered:
+    """As `Supervised`, for a room's owner and the filters in front of it."""
+
+    def __init__(self, owner: Supervised, filters: tuple[Supervised, ...]) -> None:
+        self.owner = owner
+        self.filters = filters
+
+    @property
+    def all(self) -> tuple[Supervised, ...]:
+        return (*self.filters, self.owner)
+
+    # Plugins may be switched off and exchanged while a room is open, so these are asked each time.
+
+    @property
+    def message_is_async(self) -> bool:
+        return self.owner.message_is_async or any(one.is_async("filter_message") for one in self.filters)
+
+    @property
+    def join_is_async(self) -> bool:
+        return self.owner.join_is_async or any(one.is_async("filter_join") for one in self.filters)
+
+    @property
+    def leave_is_async(self) -> bool:
+        return self.owner.leave_is_async or any(one.is_async("filter_leave") for one in self.filters)
+
+    def call_waits(self, method: str) -> bool:
+        return self.owner.call_waits(method) or any(one.is_async("filter_call") for one in self.filters)
+
+    def opened(self, room: Room) -> None:
+        self.owner.opened(room)
+        for one in self.filters:
+            one.rooms[room.name] = room
+
+    def freed(self, room: Room) -> None:
+        for one in self.filters:
+            one.rooms.pop(room.name, None)
+        self.owner.freed(room)
+
+    def join(self, room: Room, peer: Peer) -> None:
+        for one in self.filters:
+            one.filter("filter_join", room, peer)
+        self.owner.join(room, peer)
+
+    def leave(self, room: Room, peer: Peer) -> None:
+        for one in self.filters:
+            try:
+                one.filter("filter_leave", room, peer)
+            except Refused:
+                pass  # nobody can be kept from leaving
+        self.owner.leave(room, peer)
+
+    def message(self, room: Room, peer: Peer, message: Message) -> None:
+        for one in self.filters:
+            message = one.filter_message(room, message, one.filter("filter_message", room, peer, message))
+        self.owner.message(room, peer, message)
+
+    def call(self, room: Room, peer: Peer, method: str, data: Payload | None) -> Payload:
+        for one in self.filters:
+            one.filter("filter_call", room, peer, method, data)
+        return self.owner.call(room, peer, method, data)
+
+    async def later(self, hook: str, room: Room, *args: Any, timeout: float | None = None) -> Any:
+        """All of it where any of them waits; each has a deadline of its own."""
+        name = hook.replace("on_", "filter_")
+        for one in self.filters:
+            try:
+                answer = await one.filter_later(name, room, *args)
+            except Refused:
+                if hook == "on_leave":
+                    continue
+                raise
+            if hook == "on_message":
+                args = (args[0], one.filter_message(room, args[1], answer))
+        return await self.owner.either(hook, room, *args, timeout=timeout)

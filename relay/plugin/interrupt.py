@@ -1,0 +1,74 @@
+"""Breaks off what a plugin does when it holds the loop: raises an exception in the plugin's own code.
+
+A signal interrupts the loop's thread between two instructions, or a call that waits (a `time.sleep` ends). Its handler
+raises where the plugin stands - but never inside the relay or Trio, whose state would be torn: if the plugin is in the
+middle of calling them, the next moment is tried. Not here: when (watchdog). The one rule: an exception is raised only
+while the very call goes on that was to be broken off.
+
+SIGURG is the signal, as in the Go runtime: it is ignored by default, and nobody else uses it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import trio
+
+from relay.plugin.faults import Interrupted
+
+TRIES: Final = 2000
+BETWEEN: Final = 0.0005  # seconds between two tries
+_OURS: Final = tuple(f"{Path(place).resolve().parent}/" for place in (trio.__file__, Path(__file__).parent))
+
+
+class Interrupt:
+    """`files`: a plugin's source file -> its name. Works only where the loop is in the process's main thread."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+        self._state: Callable[[], object] = lambda: None
+        self._condemned: object = None
+        self._before: Any = None
+        self._installed = False
+
+    def install(self, state: Callable[[], object]) -> None:
+        """`state` tells what the loop is doing; called in the loop's thread."""
+        self._state = state
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGURG"):
+            self._before = signal.signal(signal.SIGURG, self._arrived)
+            self._installed = True
+
+    def remove(self) -> None:
+        if self._installed:
+            self._installed = False
+            signal.signal(signal.SIGURG, self._before)
+
+    def strike(self, condemned: object, thread: int, over: Callable[[], bool]) -> None:
+        """From the watchdog's thread: again and again, until the call is over. `over` tells."""
+        if not self._installed:
+            return
+        self._condemned = condemned
+        pause = threading.Event()
+        for _ in range(TRIES):
+            if over():
+                break
+            signal.pthread_kill(thread, signal.SIGURG)
+            pause.wait(BETWEEN)
+        self._condemned = None
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        condemned = self._condemned
+        if condemned is None or self._state() != condemned:
+            return
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file in self._files:
+                raise Interrupted("it held the loop for too long [supervision.interrupt]")
+            if file.startswith(_OURS):
+                return  # in the middle of what must be whole
+            frame = frame.f_back

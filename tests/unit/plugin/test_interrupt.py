@@ -1,0 +1,117 @@
+"""A plugin that holds the loop is broken off, in its own code and nowhere else, and the relay goes on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import trio
+
+from relay.config.schema import Supervision, default_channels
+from relay.counters import Counters
+from relay.delivery.channels import Channels
+from relay.errors import Refused
+from relay.model import Message, Payload
+from relay.plugin.api import Peer, Plugin, Room
+from relay.plugin.faults import Interrupted
+from relay.plugin.loader import LoadedPlugin
+from relay.plugin.supervisor import Supervised, run_all
+from relay.plugin.watchdog import Watchdog
+from relay.rooms.hub import Hub
+from relay.rooms.room import RoomRule
+
+AFTER = 0.05  # seconds
+
+
+class Hog(Plugin):
+    """Each message says how it shall hold the loop."""
+
+    swallowed = 0
+
+    def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+        match message.data.value():
+            case "spin":
+                while True:
+                    pass
+            case "sleep":
+                time.sleep(60)
+            case "flood":
+                while True:
+                    room.broadcast("x")
+            case "stubborn":
+                while self.swallowed < 3:
+                    try:
+                        while True:
+                            pass
+                    except Exception:
+                        self.swallowed += 1
+
+    async def run(self) -> None:
+        if self.settings == "spin in run":
+            while True:
+                pass
+
+
+def supervised(watchdog: Watchdog, counters: Counters, settings: Any = None) -> tuple[Supervised, Hub]:
+    hub = Hub(Channels(default_channels()), lambda room: None, clock=time.time, new_epoch=lambda: "e")
+    loaded = LoadedPlugin("hog", Hog, settings, RoomRule("hog", hub.channels.default), (), 1.0, "test")
+    plugin = Supervised(
+        loaded, hub, counters=counters, watchdog=watchdog, supervision=Supervision(failures=0), hook_timeout=1.0
+    )
+    hub.router = lambda room: (plugin.rule, plugin)
+    return plugin, hub
+
+
+@pytest.mark.parametrize("how", ["spin", "sleep", "flood", "stubborn"])
+async def test_a_sync_hook_that_does_not_return_is_broken_off(how: str) -> None:
+    counters = Counters()
+    told: list[BaseException] = []
+    with Watchdog(counters, 0.01, interrupt=AFTER) as watchdog:
+        plugin, hub = supervised(watchdog, counters)
+        plugin.on_failure = lambda hook, problem: told.append(problem)
+        room = hub.open("r")
+        peer: Any = None
+        if how == "stubborn":
+            plugin.message(room, peer, Message("r", Payload.of(how)))
+            assert plugin.plugin.swallowed == 3  # type: ignore[attr-defined]
+        else:
+            with pytest.raises(Refused, match="internal"):
+                plugin.message(room, peer, Message("r", Payload.of(how)))
+            assert [type(problem) for problem in told] == [Interrupted]
+        await trio.lowlevel.checkpoint()
+        assert room.offset == hub.published, "the relay's own state is whole"
+    assert counters.plugin_stalls["hog"] >= 1
+
+
+async def test_a_background_task_that_does_not_return_is_broken_off() -> None:
+    counters = Counters()
+    failed = trio.Event()
+    with trio.fail_after(20), Watchdog(counters, 0.01, interrupt=AFTER) as watchdog:
+        plugin, _ = supervised(watchdog, counters, "spin in run")
+        plugin.on_failure = lambda hook, problem: failed.set() if isinstance(problem, Interrupted) else None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_all, [plugin])
+            await failed.wait()
+            nursery.cancel_scope.cancel()
+
+
+ELSEWHERE = compile("import time\nasync def hold(seconds):\n    time.sleep(seconds)\n", "elsewhere.py", "exec")
+
+
+async def test_what_is_no_plugin_is_never_broken_off() -> None:
+    names: dict[str, Any] = {}
+    exec(ELSEWHERE, names)
+    counters = Counters()
+    with Watchdog(counters, 0.01, interrupt=AFTER) as watchdog:
+        supervised(watchdog, counters)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(names["hold"], 4 * AFTER)
+
+
+async def test_a_hook_that_is_slow_but_in_time_is_left_alone() -> None:
+    counters = Counters()
+    with Watchdog(counters, 0.01, interrupt=30.0) as watchdog:
+        plugin, hub = supervised(watchdog, counters)
+        plugin.message(hub.open("r"), None, Message("r", Payload.of("nothing")))  # type: ignore[arg-type]
+        assert counters.plugin_failures["hog"] == 0
