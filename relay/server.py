@@ -91,6 +91,9 @@ class Server:
             raise
         poller = make_poller(config.server.poller, trio.current_time)
         pages = Pages(self.state, self.counters, self.hub, self._api())
+        pages.meters = lambda: [
+            (plugin.name, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
+        ]
         admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
         running = Running([_name(sock) for sock in public], [_name(sock) for sock in internal], self)
         with self.parts.watchdog:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,6 +26,7 @@ from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
 from relay.ops.logs import lines_lost
 from relay.ops.metrics import Gauges, exposition
+from relay.plugin.meters import Meter
 from relay.rooms.hub import Hub
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Pages:
         self.api = api
         self.counters = counters
         self.hub = hub
+        self.meters: Callable[[], Iterable[tuple[str, Meter]]] = list
+        """The plugins' own figures."""
 
     def public(self) -> Router:
         router = Router()
@@ -192,6 +195,7 @@ class Pages:
         certificates = self.state.certificates
         journal = self.hub.journal
         return Gauges(
+            meters=self.meters(),
             rooms=len(self.hub.rooms),
             members=sum(len(room.members) for room in self.hub.rooms.values()),
             published=self.hub.published,

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from relay import __version__
 from relay.counters import DELAYS, Counters, Delays
+from relay.plugin.meters import Meter
 
 PREFIX: Final = "relay_"
 
@@ -48,6 +49,8 @@ class Gauges:
     loop_lag: float | None = None
     ready: bool | None = None
     log_lines_lost: int | None = None
+    meters: Iterable[tuple[str, Meter]] = ()
+    """Plugins' own figures, each with its plugin's name."""
     addresses_waiting: int | None = None
     revocations: int | None = None
 
@@ -382,6 +385,24 @@ class _Snapshot(Collector):
             family = entry.family(self.counters, self.gauges)
             if family is not None:
                 yield family
+        yield from _own_figures(self.gauges.meters)
+
+
+def _own_figures(meters: Iterable[tuple[str, Meter]]) -> Iterable[Metric]:
+    """One family for each name, whichever plugins have it; what has the same labels is added up."""
+    families: dict[tuple[str, str, tuple[str, ...]], dict[tuple[str, ...], float]] = {}
+    helps: dict[str, str] = {}
+    for plugin, meter in meters:
+        sums = families.setdefault((meter.name, meter.kind, meter.labels), {})
+        helps.setdefault(meter.name, meter.help)
+        for labels, value in meter.values.items():
+            sums[plugin, *labels] = sums.get((plugin, *labels), 0.0) + value
+    for (name, kind, labels), sums in sorted(families.items()):
+        make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        family = make(f"{PREFIX}plugin_{name}", helps[name], labels=("plugin", *labels))
+        for place, value in sorted(sums.items()):
+            family.add_metric(place, value)
+        yield family
 
 
 def _delays(entry: Entry, by_label: Mapping[str, Delays]) -> Metric:

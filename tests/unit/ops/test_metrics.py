@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from relay.counters import Counters
 from relay.ops.metrics import TABLE, Gauges, exposition, open_descriptors, resident_bytes
+from relay.plugin.meters import Meter
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -151,3 +152,17 @@ def test_the_docs_list_every_metric_and_no_other():
         for entry in TABLE
     }
     assert documented == expected
+
+
+def test_plugins_own_figures_carry_the_plugins_name_and_are_added_up() -> None:
+    counter = Meter("counter", "rolled", "Dice rolled.", ("sides",))
+    counter.add(3, "6")
+    other = Meter("counter", "rolled", "Dice rolled.", ("sides",))
+    other.add(4, "6")
+    gauge = Meter("gauge", "level", "How high.", ())
+    gauge.set(2.5)
+    gauges = Gauges(meters=[("dice", counter), ("dice", other), ("more", counter), ("pool", gauge)])
+    text = exposition(Counters(), gauges)[1].decode()
+    assert 'relay_plugin_rolled_total{plugin="dice",sides="6"} 7.0' in text
+    assert 'relay_plugin_rolled_total{plugin="more",sides="6"} 3.0' in text
+    assert 'relay_plugin_level{plugin="pool"} 2.5' in text
