@@ -102,7 +102,7 @@ def accept(
     filters = _others(f"{key}.filters", table.filters, problems, where)
     publish = _others(f"{key}.publish", table.publish, problems, where)
     settings: Any = None
-    if len(problems) == before:
+    if len(problems) == before and (table.rooms or table.filters):  # else a misspelt `rooms` would be told twice
         settings, wrong = read_settings(plugin, own)
         for setting, what, hint in wrong:
             full = f"{key}.{setting}" if setting else key
