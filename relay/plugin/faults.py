@@ -57,7 +57,7 @@ class Faults:
         self._retry = supervision.retry
         self._probation_until = float("-inf")
 
-    def refuse(self, hook: str, room: Room | None, problem: Exception) -> NoReturn:
+    def raise_for(self, hook: str, room: Room | None, problem: Exception) -> NoReturn:
         """Turns what came out of a hook into what the sender is told. Raises Refused."""
         refused = refusal(problem)
         if refused is not None:

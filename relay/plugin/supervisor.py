@@ -155,7 +155,7 @@ class Supervised:
             if result.__class__ is CoroutineType:
                 _not_awaited(result)
         except Exception as problem:
-            self.faults.refuse("on_message", room, problem)
+            self.faults.raise_for("on_message", room, problem)
         finally:
             watchdog.current = before
 
@@ -195,7 +195,7 @@ class Supervised:
             return message
         if not isinstance(answer, Message):
             problem = TypeError(f"filter_message returns a Message or None, not {type(answer).__name__}")
-            self.faults.refuse("filter_message", room, problem)
+            self.faults.raise_for("filter_message", room, problem)
         return answer
 
     # How hooks are called.
@@ -212,7 +212,7 @@ class Supervised:
                 _not_awaited(result)
             return result
         except Exception as problem:
-            self.faults.refuse(mark.hook, room, problem)
+            self.faults.raise_for(mark.hook, room, problem)
         finally:
             watchdog.current = before
 
@@ -248,7 +248,7 @@ class Supervised:
             try:
                 answer = await hook(room, *args)
             except Exception as problem:
-                self.faults.refuse(name, room, problem)
+                self.faults.raise_for(name, room, problem)
             except BaseExceptionGroup as group:
                 self.faults.raise_rest(name, room, group)
         if deadline.cancelled_caught:
@@ -265,7 +265,7 @@ class Supervised:
         try:
             return Payload.of(answer)
         except Exception as problem:
-            self.faults.refuse("on_call", room, problem)
+            self.faults.raise_for("on_call", room, problem)
 
     def _refuse_all(self, *args: object) -> NoReturn:
         raise self.faults.is_off()
