@@ -34,7 +34,7 @@ class Junction(Outbox):
     def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
         self.routes.get(index, self.main).put(index, frame, message)
 
-    def put_parts(self, index: int, parts: Parts, message: Message) -> None:
+    def put_parts(self, index: int, parts: Parts, message: Message | None) -> None:
         self.routes.get(index, self.main).put_parts(index, parts, message)
 
     def divert(self, index: int, target: Outbox) -> None:
@@ -54,5 +54,5 @@ class Junction(Outbox):
         for frame, message in source.take_out(index):
             if not isinstance(frame, Sending):
                 target.put(index, frame, message)
-            elif message is not None:
+            else:
                 target.put_parts(index, frame.parts, message)

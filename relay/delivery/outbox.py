@@ -131,7 +131,7 @@ class Outbox:
         if not self.touched:
             self.touch()
 
-    def put_parts(self, index: int, parts: Parts, message: Message) -> None:
+    def put_parts(self, index: int, parts: Parts, message: Message | None) -> None:
         """Queues a message that leaves in parts."""
         if self.only is not None:
             self.spill()
@@ -149,6 +149,8 @@ class Outbox:
         frame, self.only = self.only, None
         assert frame is not None
         lane.frames.append(frame)
+        if not lane.plain:  # something here had a time to live once
+            lane.notes.append(None)
         lane.bytes = len(frame)
 
     def flush(self) -> None:
@@ -337,14 +339,20 @@ class Outbox:
                 lane.deficit = 0
 
     def take_out(self, index: int) -> list[tuple[Frame, Message | None]]:
-        """All that waits in one lane, with its messages where the lane keeps them."""
+        """All that waits in one lane, with its messages where the lane keeps them. What was begun here in parts is
+        given up: the other end is told.
+        """
         if self.only is not None:
             self.spill()
         lane = self.lanes[index]
         if lane is None:
             return []
-        self.waiting &= ~lane.bit
-        return lane.contents()
+        taken = lane.contents()
+        if not lane.frames:
+            self.waiting &= ~lane.bit
+        elif not self.touched:
+            self.touch()
+        return taken
 
     def clear(self) -> int:
         """Forgets all that waits; returns its bytes."""

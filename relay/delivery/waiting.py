@@ -213,11 +213,24 @@ class Waiting:
         self._relieve()
 
     def contents(self) -> list[tuple[Frame, Message | None]]:
-        """All that waits, in order; it is taken out."""
+        """All that waits, in order; it is taken out. What ends a stream that was begun here stays, to be sent."""
         frames, notes = self.frames, self.notes if not self.plain else [None] * len(self.frames)
         self.frames, self.notes, self.places = [], [], None
         self.bytes = self.streams = self.timed = 0
-        return list(zip(frames, notes, strict=True))
+        taken: list[tuple[Frame, Message | None]] = []
+        for frame, note in zip(frames, notes, strict=True):
+            end = frame if type(frame) is Cancellation else None
+            if type(frame) is Sending and (given_up := frame.give_up()) is not None:
+                end = Cancellation(given_up)
+            if end is not None:
+                self.frames.append(end)
+                self.bytes += len(end)
+            if end is not frame:
+                taken.append((frame, note))
+        if not self.plain:
+            self.notes = [None] * len(self.frames)
+        self._relieve()
+        return taken
 
     def pop(self, limit: int, share: int, into: list[bytes], part_bytes: int) -> int:
         """Moves frames to `into`: what fits in `share` bytes, and at least one; but what does not fit in `limit` only

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.config.schema import Channel
+from relay.delivery.detour import Junction
 from relay.model import Kind, Message, Payload
 from relay.protocols.parts import CANCEL, Joiner, decode_part
 from relay.protocols.relay_v1 import RelayV1Msgpack
@@ -271,3 +272,28 @@ def test_clear_forgets_large_messages_too() -> None:
     reader.put("bulk", 50_000, 2)
     assert reader.box.outbox.clear() == 100_000
     assert reader.read_all() == []
+
+
+@pytest.mark.parametrize("channel", ["default", "feed", "state", "bulk", "files"])
+def test_what_is_half_sent_when_its_channel_moves_is_given_up_here_and_whole_there(channel: str) -> None:
+    reader, other = Reader(), Reader()
+    reader.put(channel, 20_000, 1)
+    reader.put(channel, 100, 2)
+    reader.read(5000)
+    junction = Junction(reader.box.outbox)
+    junction.divert(reader.box.channels.index(channel), other.box.outbox)
+    assert reader.read_all() == []
+    assert reader.cancelled == [0]
+    assert other.read_all() == [1, 2]
+    assert len(reader.joiner) == len(other.joiner) == 0
+
+
+def test_a_lane_in_which_something_had_a_time_to_live_still_knows_which_is_which() -> None:
+    reader = Reader()
+    reader.put("default", 100, 1, expires=5.0)
+    assert reader.read_all() == [1]
+    reader.put("default", 100, 2)
+    reader.put("default", 100, 3, expires=5.0)
+    reader.put("default", 100, 4)
+    reader.box.tick.clock = lambda: 9.0
+    assert reader.read_all() == [1, 2, 4]
