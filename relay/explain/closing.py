@@ -78,7 +78,8 @@ ABOUT: Final[dict[int, tuple[str, str, str, tuple[str, ...]]]] = {
         ("limits.max_connections", "websocket.accept_then_close"),
     ),
     4401: (
-        "The token expired on the live connection, or was refused at the handshake (websocket.accept_then_close).",
+        "The token expired or was revoked on the live connection, or was refused at the handshake"
+        " (websocket.accept_then_close).",
         "Get a new token first. On relay.v1 renew with `auth` when `expiring` comes.",
         "Longer tokens, or auth.grace; auth.on_expiry = 'read_only' lets them listen on.",
         ("auth.grace", "auth.on_expiry", "auth.read_only_for", "auth.leeway"),

@@ -16,6 +16,8 @@ from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.state import Rules
 from relay.process.assembly import Assembly
+from relay.session.everybody import for_each
+from relay.session.services import Services
 
 log = logging.getLogger("relay")
 
@@ -23,6 +25,10 @@ Load = Callable[[], LoadedConfig]
 
 AT_START: Final = ("server", "internal", "channels", "history", "supervision", "plugins", "outbox")
 """Tables that are read once; the log says where they have changed."""
+
+
+TOKENS_END: Final = ("leeway", "grace", "on_expiry", "read_only_for")
+"""Settings of `auth` that say when a session's token is over, and what then: those of live sessions follow."""
 
 
 class KeyRefresh:
@@ -77,7 +83,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     for name, cache in rules.jwks.items():
         if name in state.rules.jwks:
             cache.inherit(state.rules.jwks[name])  # valid users stay valid if the issuer is down just now
-    new = loaded.config
+    old, new = services.config, loaded.config
     kept = [name for name in AT_START if _at_start(parts.config, name) != _at_start(new, name)]
     state.rules = rules
     services.config = new
@@ -87,6 +93,12 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     state.failures.adopt(new.limits)
     state.subjects.limit = new.limits.connections_per_subject
     keys.again(rules)
+    if any(getattr(old.auth, name) != getattr(new.auth, name) for name in TOKENS_END):
+        services.spawn(lambda: _look_at_tokens(services))
     parts.counters.reloads["ok"] += 1
     log.info("reloaded", extra={"fields": {"needs_restart": kept}})
     return True
+
+
+async def _look_at_tokens(services: Services) -> None:
+    await for_each(services.sessions.values(), lambda connection: connection.credentials.look())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -168,6 +169,20 @@ async def test_the_further_sockets_of_a_session_need_no_token_of_their_own_once_
                     await trio.lowlevel.checkpoint()
                 await second.say(json.dumps({"t": "ping", "id": 1}))
                 assert (await told(first, "pong"))["id"] == 1
+
+
+async def test_a_reload_with_another_policy_holds_for_live_sessions(tmp_path: Path) -> None:
+    auth = {"leeway": 0.0, "on_expiry": "read_only", "read_only_for": 0.0}
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, {"auth": auth}) as relay,
+            trio_client(relay, "/ws", token(relay, "ann", 1.0), V1) as ann,
+        ):
+            assert (await told(ann, "error"))["limit"] == "auth.on_expiry"
+            relay.configure({"auth": {**auth, "on_expiry": "close"}})
+            relay.process.send_signal(signal.SIGHUP)
+            await relay.until_log("reloaded")
+            assert (await closed(ann)).code == 4401
 
 
 # The API.
