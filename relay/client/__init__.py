@@ -36,6 +36,7 @@ from relay.client.events import (
     Refusal,
 )
 from relay.client.plain import PlainClient, connect_plain
+from relay.client.renewal import TokenSource
 from relay.client.second import SecondSocket
 from relay.client.session import Client
 from relay.client.upload import Upload
@@ -61,6 +62,7 @@ __all__ = [
     "Refusal",
     "Refused",
     "SecondSocket",
+    "TokenSource",
     "Upload",
     "Withdrawn",
     "connect",

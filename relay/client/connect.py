@@ -17,6 +17,7 @@ from relay.client.codec import DECODERS, Codec, understood
 from relay.client.dial import quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
 from relay.client.events import Hello
+from relay.client.renewal import TokenSource
 from relay.client.session import Client
 
 
@@ -24,7 +25,7 @@ from relay.client.session import Client
 async def connect(
     url: str,
     *,
-    token: str | None = None,
+    token: str | TokenSource | None = None,
     codec: Codec = "json",
     ca_file: str | os.PathLike[str] | None = None,
     headers: Iterable[tuple[str, str]] = (),
@@ -37,6 +38,10 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
+    `token` may be an async function: it is asked for a token now, and for another whenever the relay says that the last
+    one is about to expire; the session is then renewed without a word to the program. What it raises now is raised
+    here; later it is logged, and the function asked again.
+
     `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
     `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
     all travels whole, in both directions. `fields`: of a message only these come beside room and data (out of "from",
@@ -47,17 +52,26 @@ async def connect(
     if codec not in DECODERS:
         raise ValueError(f"codec is 'json' or 'msgpack', not {codec!r}")
     wanted = None if fields is None else tuple(fields)
-    address = Address(url, token, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted)
     started = trio.current_time()
+    source = token if callable(token) else None
+    first = None if callable(token) else token
+    with trio.move_on_after(connect_timeout) as patience:
+        if source is not None:
+            first = await source()
+    if patience.cancelled_caught:
+        raise ConnectFailed(f"no token within {connect_timeout:g} s", "the function given as token= did not return")
+    address = Address(url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted)
     async with address.open() as socket, quiet_nursery() as nursery:
         hello = None
         with trio.move_on_at(started + connect_timeout):
             hello = understood(codec, await socket.receive())
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
-        client = Client(socket, nursery, address, hello, buffer=buffer, progress=progress)
+        client = Client(socket, nursery, address, hello, buffer=buffer, progress=progress, source=source)
         nursery.start_soon(client._read)
         nursery.start_soon(client._watch)
+        if client._renewal is not None:
+            nursery.start_soon(client._renewal.run)
         try:
             yield client
         finally:

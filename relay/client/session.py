@@ -18,16 +18,19 @@ import trio
 from relay.client.address import Address
 from relay.client.codec import Codec, document, encoder, given, publish_words, superseding, understood
 from relay.client.errors import LOST, Disconnected
-from relay.client.events import Bye, Event, Hello, Membership, Ok, Pong, Position, Refusal
+from relay.client.events import Bye, Event, Expiring, Hello, Membership, Ok, Pong, Position, Refusal
 from relay.client.inbox import Inbox
 from relay.client.incoming import Incoming
 from relay.client.plain import PlainClient
+from relay.client.renewal import Renewal, TokenSource
 from relay.client.second import SecondSocket
 from relay.client.upload import Upload, Uploads
 from relay.errors import Refused
 from relay.protocols.parts import is_part
 
 PART_BYTES: Final = 16384  # of one part with its header, where the relay does not say
+
+LISTENS_ONLY: Final = "auth.on_expiry"  # the setting behind a session that may only listen, its token being over
 
 RequestId = int | str
 
@@ -62,6 +65,7 @@ class Client:
         *,
         buffer: int,
         progress: bool,
+        source: TokenSource | None = None,
     ) -> None:
         self.session: Final = hello.session
         self.subject = hello.subject
@@ -85,6 +89,7 @@ class Client:
         self._part_bytes: Final = int(min(hello.limits.get("part_bytes", PART_BYTES), most))
         self._parts: Final = address.parts and hello.limits.get("parted_message_bytes", 1) > 0
         self._uploads = Uploads(nursery, self._send, self._part_bytes)
+        self._renewal = None if source is None else Renewal(source, self.auth)
         self._bye: Bye | None = None
         self._why: Disconnected | None = None
         self._ended = trio.Event()
@@ -319,7 +324,11 @@ class Client:
                 self._waiting.pop(request).end(answer)
             case Ok() | Pong() | Refusal(id=int() | str()):
                 pass  # whoever asked was cancelled
+            case Expiring() if self._renewal is not None:
+                self._renewal.want()
             case event:
+                if isinstance(event, Refusal) and event.setting == LISTENS_ONLY and self._renewal is not None:
+                    self._renewal.want()
                 if isinstance(event, Bye):
                     self._bye = event
                 self._inbox.put(event)
