@@ -7,6 +7,7 @@ what the relay answered, and a revocation that a restart would forget is said to
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -94,9 +95,11 @@ def revoke(
 
 
 def _time(text: str) -> float:
-    """Unix seconds, of what people write."""
+    """Unix seconds, of what people write. Now is the next whole one: the iat of most tokens has no fraction, and a
+    whole second can be written again, to take the revocation back.
+    """
     if text == "now":
-        return time.time()
+        return float(math.ceil(time.time()))
     try:
         return float(text)
     except ValueError:
@@ -160,13 +163,18 @@ def _entry(entry: dict[str, Any]) -> str:
     if "tenant" in entry:
         words.append(f"tenant {visible(entry['tenant']) or 'without a name'}")
     if "issued_before" in entry:
-        words.append(f"issued before {_moment(entry['issued_before'])}")
+        words.append(f"issued before {_exact(entry['issued_before'])}")
     until = entry.get("until")
     return f"{', '.join(words)}, {'for good' if until is None else f'until {_moment(until)}'}"
 
 
+def _exact(seconds: float) -> str:
+    """As --issued-before understands it again."""
+    return _moment(seconds) if seconds == int(seconds) else repr(seconds)
+
+
 def _moment(seconds: float) -> str:
     try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (ValueError, OverflowError, OSError):
         return f"{seconds:g}"

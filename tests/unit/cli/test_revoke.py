@@ -66,8 +66,8 @@ def test_a_revocation_is_asked_for_and_told(revoke: Run):
     assert result.exit_code == 0
     assert Api.asked == [("POST", {"subject": "ann", "tenant": "", "issued_before": 1.79e9, "for": 3600})]
     assert result.stdout == (
-        "revoked: subject ann, tenant without a name, issued before 2026-09-21 14:13:20 UTC, "
-        "until 2026-09-21 15:13:20 UTC; 1 session closed\n"
+        "revoked: subject ann, tenant without a name, issued before 2026-09-21T14:13:20Z, "
+        "until 2026-09-21T15:13:20Z; 1 session closed\n"
     )
     assert result.stderr == ""
 
@@ -95,7 +95,7 @@ def test_the_list_may_be_narrowed(revoke: Run):
     result = revoke("--list", "--subject", "ann")
     assert Api.asked == [("GET", {"subject": "ann", "limit": "1000"})]
     assert result.stdout == (
-        "jti 1, until 2026-09-21 14:13:20 UTC\nissuer i, issued before 1e+300, for good\n2 of 5 revocations\n"
+        "jti 1, until 2026-09-21T14:13:20Z\nissuer i, issued before 1e+300, for good\n2 of 5 revocations\n"
     )
 
 
@@ -103,7 +103,7 @@ def test_taking_back_names_the_same_conditions(revoke: Run):
     Api.answer = 200, {"undone": {"subject": "a b", "issued_before": 5.0}, "kept": True}
     result = revoke("--undo", "--subject", "a b", "--issued-before", "5")
     assert Api.asked == [("DELETE", {"subject": "a b", "issued_before": "5.0"})]
-    assert result.stdout == "taken back: subject a b, issued before 1970-01-01 00:00:05 UTC, for good\n"
+    assert result.stdout == "taken back: subject a b, issued before 1970-01-01T00:00:05Z, for good\n"
 
 
 def test_the_relays_refusal_is_told_and_the_status_is_1(revoke: Run):
@@ -135,3 +135,15 @@ def test_the_answer_can_be_had_as_it_is(revoke: Run):
 def test_what_makes_no_sense_is_not_asked(revoke: Run, arguments: list[str]):
     assert revoke(*arguments).exit_code == 2
     assert Api.asked == []
+
+
+@pytest.mark.parametrize("moment", [1.79e9, 1790000000.25, 1e300])
+def test_a_time_that_is_shown_can_be_written_again(revoke: Run, moment: float):
+    Api.answer = 200, {"revoked": {"issued_before": moment}, "closed": 0, "kept": True}
+    said = revoke("--issued-before", "now").stdout
+    shown = said.removeprefix("revoked: issued before ").split(",")[0]
+    Api.answer = 200, {"undone": {"issued_before": moment}, "kept": True}
+    assert revoke("--undo", "--issued-before", shown).exit_code == 0
+    asked = [body["issued_before"] for _, body in Api.asked]
+    assert asked[0] == int(asked[0])
+    assert float(asked[1]) == moment
