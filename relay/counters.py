@@ -36,13 +36,15 @@ class Counters:
         "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "compressed", "connections", "contexts",
         "control_in", "dead", "deflate_after", "deflate_before", "dropped", "handshakes", "http_requests",
         "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "proxy_failures",
-        "refused", "rejected", "reloads", "slowed", "tls_failures", "tokens", "urgent_delays", "urgent_late", "writes",
+        "refused", "rejected", "reloads", "slowed", "tickets", "tls_failures", "tokens", "urgent_delays",
+        "urgent_late", "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.accepted = 0  # TCP connections
         self.pending = 0  # gauge: not yet through TLS, head and authentication
         self.proxy_failures: dict[str, int] = defaultdict(int)  # PROXY headers, by kind: malformed, timeout, eof
+        self.tickets: dict[str, int] = defaultdict(int)  # by what became of them: issued, used, refused
         self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, eof
         self.http_requests: dict[int, int] = defaultdict(int)  # by status, WebSocket refusals not included
         self.api_requests: dict[tuple[str, int], int] = defaultdict(int)  # by (route, status)

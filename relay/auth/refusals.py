@@ -31,6 +31,9 @@ TOKEN_CODES: Final[dict[str, tuple[str, str | None]]] = {
         "the subject is not a text of at most 255 bytes without control characters",
         "auth.claims.subject",
     ),
+    "ticket_unknown": ("the ticket is not known, or was used", None),
+    "ticket_expired": ("the ticket was not used in time", "auth.tickets.lifetime"),
+    "ticket_elsewhere": ("the ticket was given to another network", "auth.tickets.bind_address"),
     "token_bad_grants": ("the grants cannot be understood", "auth.claims.grants"),
 }
 """code: (reason, the config key behind it). A reason may be replaced by a closer one."""

@@ -1,4 +1,4 @@
-"""The settings of the other ways in: proxies in front, whose word about a client's address is believed.
+"""The settings of the other ways in: proxies in front, whose word about a client's address is believed, and tickets.
 
 Not here: tokens and certificates (trust). The one rule: everything here is off until somebody switches it on.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from relay.config.table import Table, about, items
+from relay.config.table import Seconds, Table, about, items
 
 
 class Proxy(Table, frozen=True):
@@ -38,3 +38,15 @@ class Proxy(Table, frozen=True):
             "last address in it that is not trusted counts."
         ),
     ] = "none"
+
+
+class Tickets(Table, frozen=True):
+    """One-time tickets: `POST /auth/ticket` trades a token for a word that opens one WebSocket, as `?ticket=…`."""
+
+    enabled: Annotated[bool, about("Give them out, and take them.")] = False
+    lifetime: Annotated[Seconds, about("Seconds in which one must be used.")] = 30.0
+    capacity: Annotated[int, about("Unused ones kept at most; beyond it 503.", ge=1)] = 10000
+    per_subject: Annotated[int, about("Unused ones of one subject; one more makes the oldest void.", ge=1)] = 8
+    bind_address: Annotated[bool, about("Good only for the network that it was given to.")] = False
+    ipv4_prefix: Annotated[int, about("Bits of an IPv4 address that must agree.", ge=1, le=32)] = 24
+    ipv6_prefix: Annotated[int, about("Bits of an IPv6 address that must agree.", ge=1, le=128)] = 64

@@ -44,6 +44,8 @@ API_KEY_BYTES: Final = 16
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX: Final = re.compile(r"(?:[^\s*{}:]+:)+")
 ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
+COOKIE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A cookie's name is a token (RFC 6265 section 4.1.1)."""
 SECRET_SOURCES: Final = ("secret", "secret_file")
 PUBLIC_SOURCES: Final = ("public_key", "public_key_file")
 
@@ -171,6 +173,8 @@ def auth(table: Auth) -> Iterator[Fault]:
             "no key to check tokens with: nobody could connect",
             "add an [[auth.keys]] table or set auth.jwks",
         )
+    if table.cookie and not COOKIE.fullmatch(table.cookie):
+        yield ("cookie",), "is no name of a cookie", "letters, digits, - and _, as in '__Host-relay'"
     for index, origin in enumerate(table.allowed_origins):
         if origin not in ("self", "*", "null") and not ORIGIN.fullmatch(origin):
             yield (

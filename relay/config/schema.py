@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from relay.config.doors import Proxy
+from relay.config.doors import Proxy, Tickets
 from relay.config.history import History
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
@@ -55,6 +55,7 @@ __all__ = [
     "Server",
     "Supervision",
     "Table",
+    "Tickets",
     "Timeouts",
     "Trusted",
     "WebSocket",

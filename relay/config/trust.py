@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from relay.config.doors import Tickets
 from relay.config.positions import join_key
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
 
@@ -169,6 +170,13 @@ class Auth(Table, frozen=True):
     token_in_query: Annotated[
         bool, about("Also take the token from ?token=…; it will be in the access logs of proxies.")
     ] = False
+    cookie: Annotated[
+        str,
+        about(
+            "Also take the token from the cookie of this name, from pages whose Origin is allowed by name (not by "
+            "'*'); empty: no cookie is looked at."
+        ),
+    ] = ""
     allowed_origins: Annotated[
         list[str],
         about(
@@ -184,6 +192,7 @@ class Auth(Table, frozen=True):
     jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
     claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
     default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
+    tickets: Annotated[Tickets, about("One-time tickets.")] = default(Tickets)
     issuers: Annotated[
         dict[str, Issuer],
         about("Tables [auth.issuers.NAME]: more issuers, chosen by a token's `iss`. All others are this table's."),

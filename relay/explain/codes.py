@@ -9,11 +9,11 @@ from typing import Final
 
 from relay.config.suggest import nearest
 from relay.errors import CLOSE_CODES
-from relay.explain import closing, handshake, requests, tokens
+from relay.explain import closing, doors, handshake, requests, tokens
 from relay.explain.entry import Explanation
 
 ALL: Final[dict[str, Explanation]] = {
-    one.code: one for part in (closing, requests, handshake, tokens) for one in part.ENTRIES
+    one.code: one for part in (closing, requests, handshake, doors, tokens) for one in part.ENTRIES
 }
 _BY_NAME: Final = {code.name.lower(): str(int(code)) for code in CLOSE_CODES}
 

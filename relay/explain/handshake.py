@@ -38,7 +38,7 @@ ADDRESS: Final = (
         "address_denied", ("handshake",), "The client's network may not connect. It is told nothing.",
         "It is in limits.deny_addresses, or limits.allow_addresses lists others only.",
         "Connect from another network.",
-        "If it should come in, change the lists and send SIGHUP. Behind a proxy all clients have the proxy's address.",
+        "If it should come in, change the lists and send SIGHUP. Behind a proxy: docs/proxies.md.",
         ("limits.allow_addresses", "limits.deny_addresses"), 403,
     ),
     Explanation(

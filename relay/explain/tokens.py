@@ -124,6 +124,24 @@ ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         ISSUER,
         ("auth.claims.subject",),
     ),
+    "ticket_unknown": (
+        "It was used before, its subject has taken newer ones, or another process gave it out; or it never was one.",
+        "Ask for a new ticket for each connection.",
+        "Several relays behind a load balancer: a ticket is good only at the one that gave it.",
+        ("auth.tickets.per_subject",),
+    ),
+    "ticket_expired": (
+        "More time than auth.tickets.lifetime passed between asking and connecting.",
+        "Ask for the ticket right before connecting.",
+        "On slow networks raise auth.tickets.lifetime.",
+        ("auth.tickets.lifetime",),
+    ),
+    "ticket_elsewhere": (
+        "The client changed its network in between, or asks through a proxy and connects without; or somebody took it.",
+        "Ask for a new ticket from where you connect.",
+        "If clients reach the relay over IPv4 and IPv6 by turns, switch auth.tickets.bind_address off.",
+        ("auth.tickets.bind_address", "auth.tickets.ipv4_prefix", "auth.tickets.ipv6_prefix"),
+    ),
     "token_bad_grants": (
         "The grants claim is no object, has an unknown key or a pattern that is none.",
         "Nothing.",

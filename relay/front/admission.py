@@ -14,12 +14,12 @@ import time
 
 import trio
 
-from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
 from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
+from relay.front.guard import Guard
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
@@ -47,6 +47,7 @@ class Admission:
         self.tick = tick
         self.router = router
         self.compression = Compression(services.counters)
+        self.guard = Guard(state, services.counters)
         self._room = trio.Event()  # set when pending handshakes fall below their limit
 
     async def may_accept(self) -> None:
@@ -226,12 +227,13 @@ class Admission:
         reason.
         """
         upgrade = identity = None
+        auth = self.services.config.auth
         try:
             if refusal := visit.enter(http.remote, trio.current_time()):  # on a proxy's connection the clients change
                 raise refusal
-            upgrade = check_upgrade(request, token_in_query=self.services.config.auth.token_in_query)
+            upgrade = check_upgrade(request, token_in_query=auth.token_in_query, cookie=auth.cookie)
             place = find_place(request, upgrade, self.state, self.services)
-            identity = await self._authenticate(upgrade, http.remote)
+            identity = await self.guard.identify(request, upgrade.credential)
             check_home(identity, place, self.services)
             session = find_session(identity, place, self.services) if place.session else None
             compression, config = self.compression, self.services.config
@@ -266,24 +268,6 @@ class Admission:
         self.state.links.add(link)
         extension = agreement.response if agreement is not None else None
         return link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last
-
-    async def _authenticate(self, upgrade: Upgrade, address: str) -> Identity:
-        """Raises Rejected 401; 429 after too many bad tokens from one address."""
-        state = self.state
-        state.check_failures(address)
-        try:
-            identity = await self._verify(upgrade)
-        except Rejected as rejected:
-            state.not_authenticated(address, rejected.code)
-            raise
-        state.authenticated(address)
-        return identity
-
-    async def _verify(self, upgrade: Upgrade) -> Identity:
-        rules = self.state.rules
-        if upgrade.token is None:
-            raise refuse("token_missing")
-        return await rules.identify(upgrade.token, self.services.config.timeouts.auth)
 
     def _count_in(self, identity: Identity) -> None:
         if not self.state.subjects.enter(identity.subject):

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.config.schema import Timeouts
 from relay.counters import Counters
 from relay.errors import Rejected
 from relay.front.api import Api
+from relay.front.guard import Guard, tickets_off
 from relay.front.state import State
-from relay.net.handshake import find_token
+from relay.net.handshake import find_credential
 from relay.net.head import Request
 from relay.net.http import HTTPConnection, Response
 from relay.net.routes import Router, serve_requests
@@ -40,6 +40,7 @@ class Pages:
 
     def __init__(self, state: State, counters: Counters, hub: Hub, api: Api | None = None) -> None:
         self.state = state
+        self.guard = Guard(state, counters)
         self.api = api
         self.counters = counters
         self.hub = hub
@@ -51,7 +52,9 @@ class Pages:
         router.answered = self._count
         self._add_health(router)
         router.add("GET", "/auth/check", self.auth_check)
-        router.add("OPTIONS", "/auth/check", self.auth_check_preflight)
+        router.add("OPTIONS", "/auth/check", self.auth_preflight)
+        router.add("POST", "/auth/ticket", self.auth_ticket)
+        router.add("OPTIONS", "/auth/ticket", self.auth_preflight)
         router.fallback = self.websocket_only
         if self.state.rules.config.server.playground:
             for path, page in self._playground().items():
@@ -131,26 +134,28 @@ class Pages:
         return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 
     async def _identity(self, request: Request) -> Identity:
-        """As at the handshake: who may not try tokens there may not try them here. Raises Rejected."""
-        state = self.state
-        await trio.lowlevel.checkpoint()
-        state.check_failures(request.remote)
+        auth = self.state.rules.config.auth
+        return await self.guard.identify(request, find_credential(request, token_in_query=auth.token_in_query))
+
+    async def auth_ticket(self, request: Request) -> Response:
+        """Trades the token in the header for a ticket. A cookie would let any page ask for one."""
+        cors = self._cors(request)
         try:
-            identity = await self._verify(request)
+            if not self.state.rules.config.auth.tickets.enabled:
+                raise tickets_off()
+            credential = find_credential(request)
+            identity = await self.guard.identify(
+                request, credential if credential and credential.kind == "header" else None
+            )
+            ticket, lifetime = self.guard.issue(request, identity)
         except Rejected as rejected:
-            state.not_authenticated(request.remote, rejected.code)
-            raise
-        state.authenticated(request.remote)
-        return identity
+            response = Response.from_rejected(rejected)
+            response.headers.extend(cors)
+            return response
+        answer = {"ticket": ticket, "expires_in": lifetime}
+        return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 
-    async def _verify(self, request: Request) -> Identity:
-        rules = self.state.rules
-        token = find_token(request, token_in_query=rules.config.auth.token_in_query)
-        if token is None:
-            raise refuse("token_missing")
-        return await rules.identify(token, rules.config.timeouts.auth)
-
-    async def auth_check_preflight(self, request: Request) -> Response:
+    async def auth_preflight(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
         return Response(204, b"", headers=self._cors(request))
 
@@ -164,7 +169,7 @@ class Pages:
         return [
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Allow-Headers", "authorization"),
-            ("Access-Control-Allow-Methods", "GET"),
+            ("Access-Control-Allow-Methods", "GET, POST"),
             ("Access-Control-Max-Age", "600"),
             ("Vary", "Origin"),
         ]

@@ -19,6 +19,7 @@ from relay.auth.issuers import Issuers
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.refusals import UnknownKey
 from relay.auth.revocation import Revocations
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig, read_api_keys
 from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects
@@ -54,8 +55,11 @@ def relay_v1(subprotocol: str, *, parts: bool = True, fields: frozenset[str] | N
     return PROTOCOLS[subprotocol](takes_parts=parts, fields=fields)
 
 
-NO_GUESS: Final = frozenset({"token_missing", "token_expired", "token_not_yet_valid", "token_revoked"})
-"""Refusals of tokens that are no attempt to guess or to forge one: an app that wakes up with an old token."""
+NO_GUESS: Final = frozenset(
+    {"token_missing", "token_expired", "token_not_yet_valid", "token_revoked", "ticket_unknown", "ticket_expired"}
+)
+"""Refusals of tokens that are no attempt to guess or to forge one: an app that wakes up with an old token, or a
+ticket, which nobody can guess."""
 
 
 def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:
@@ -149,6 +153,7 @@ class State:
     draining: bool = False
     started_at: float = field(default_factory=time.time)
     links: set[Link] = field(default_factory=set)
+    tickets: Tickets = field(default_factory=Tickets)
 
     def check_failures(self, address: str) -> None:
         """Raises Rejected while an address has to wait after too many bad tokens."""

@@ -12,12 +12,15 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from relay.errors import Rejected
 from relay.net.head import Headers, Request, malformed
 
-__all__ = ["Upgrade", "accept_response", "check_upgrade", "choose_subprotocol", "find_token", "is_upgrade"]
+__all__ = [
+    "Credential", "Upgrade", "accept_response", "check_upgrade", "choose_subprotocol", "find_credential", "is_upgrade",
+]  # fmt: skip
 
 BEARER: Final = "bearer."
 """Prefix of the subprotocol entry that carries a token: a browser's WebSocket can send no other header of its own."""
@@ -29,21 +32,29 @@ _B64TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 section 2.1
 _VISIBLE: Final = re.compile(r"[\t -~]*")
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client says to prove who it is, as sent, not verified; ASCII. `kind` is where it stood."""
+
+    kind: Literal["header", "subprotocol", "cookie", "ticket", "query"]
+    value: str = field(repr=False)
+
+
 class Upgrade:
     """A request that may become a WebSocket.
 
-    `subprotocols`: those offered, in the client's order, without the one that carries a token. `token`: as sent, not
-    verified; None if there was none. `origin`: as sent, None outside browsers. `extensions`: the lines of
+    `subprotocols`: those offered, in the client's order, without the one that carries a token. `credential`: None if
+    there was none. `origin`: as sent, None outside browsers. `extensions`: the lines of
     Sec-WebSocket-Extensions as sent, ASCII, grammar not checked. `carrier`: the subprotocol entry that carries a token.
     """
 
-    __slots__ = ("carrier", "extensions", "key", "origin", "subprotocols", "token")
+    __slots__ = ("carrier", "credential", "extensions", "key", "origin", "subprotocols")
 
     def __init__(
         self,
         key: str,
         subprotocols: list[str],
-        token: str | None,
+        credential: Credential | None,
         origin: str | None,
         extensions: list[str],
         *,
@@ -52,12 +63,17 @@ class Upgrade:
         self.carrier = carrier
         self.key = key
         self.subprotocols = subprotocols
-        self.token = token
+        self.credential = credential
         self.origin = origin
         self.extensions = extensions
 
     def __repr__(self) -> str:
-        return f"<Upgrade subprotocols={self.subprotocols} origin={self.origin!r}>"  # never the token
+        return f"<Upgrade subprotocols={self.subprotocols} origin={self.origin!r}>"  # never the credential
+
+    @property
+    def token(self) -> str | None:
+        """The credential's text, whatever it is; None: there is none."""
+        return None if self.credential is None else self.credential.value
 
 
 def is_upgrade(request: Request) -> bool:
@@ -69,10 +85,10 @@ def is_upgrade(request: Request) -> bool:
     return wanted or "sec-websocket-key" in request.headers
 
 
-def check_upgrade(request: Request, *, token_in_query: bool = False) -> Upgrade:
-    """Check every requirement of RFC 6455 section 4.2.1; take the token, the origin and the offers out.
+def check_upgrade(request: Request, *, token_in_query: bool = False, cookie: str = "") -> Upgrade:
+    """Check every requirement of RFC 6455 section 4.2.1; take the credential, the origin and the offers out.
 
-    `token_in_query` is the setting auth.token_in_query. Raises Rejected: 400, 405 (method), 426 (version), 505
+    `token_in_query` and `cookie` are the settings in `auth`. Raises Rejected: 400, 405 (method), 426 (version), 505
     (HTTP/1.0), and 401 for a token in the query when that is switched off.
     """
     headers = request.headers
@@ -108,34 +124,54 @@ def check_upgrade(request: Request, *, token_in_query: bool = False) -> Upgrade:
     return Upgrade(
         key,
         [item for item in subprotocols if not item.startswith(BEARER)],
-        find_token(request, token_in_query=token_in_query),
+        find_credential(request, token_in_query=token_in_query, cookie=cookie),
         _single(headers, "origin"),
         extensions,
         carrier=next((item for item in subprotocols if item.startswith(BEARER)), None),
     )
 
 
-def find_token(request: Request, *, token_in_query: bool = False) -> str | None:
-    """The client's token, not verified: from Authorization, else a subprotocol `bearer.TOKEN`, else from `?token=`.
+def find_credential(request: Request, *, token_in_query: bool = False, cookie: str = "") -> Credential | None:
+    """The first there is of: Authorization, a subprotocol `bearer.TOKEN`, the cookie of that name, `?ticket=`,
+    `?token=`.
 
-    None when there is none; credentials of another scheme (a browser repeats Basic ones by itself) are not ours. What
-    is returned is ASCII. Raises Rejected: 400 for a malformed token, 401 for one in the query when auth.token_in_query
-    is off.
+    None when there is none; credentials of another scheme (a browser repeats Basic ones by itself) are not ours. Raises
+    Rejected: 400 for a malformed one, 401 for a token in the query when auth.token_in_query is off.
     """
     scheme, _, credentials = (_single(request.headers, "authorization") or "").partition(" ")
     if scheme.lower() == "bearer":
-        return _checked(credentials.strip(" "), "Authorization")
+        return Credential("header", _checked(credentials.strip(" "), "Authorization"))
     carried = [item for item in request.headers.elements("sec-websocket-protocol") if item.startswith(BEARER)]
     if len(carried) > 1:
         raise malformed("more than one token in Sec-WebSocket-Protocol")
     if carried:
-        return _checked(carried[0].removeprefix(BEARER), "Sec-WebSocket-Protocol")
+        return Credential("subprotocol", _checked(carried[0].removeprefix(BEARER), "Sec-WebSocket-Protocol"))
+    if cookie and (value := _cookie(request.headers, cookie)) is not None:
+        return Credential("cookie", _checked(value, "the cookie"))
+    if (ticket := request.parameter("ticket")) is not None:
+        return Credential("ticket", _checked(ticket, "the query (a ticket)"))
     token = request.parameter("token")
     if token is None:
         return None
     if not token_in_query:
         raise Rejected(401, "unauthorized", "a token in the query is not accepted here", setting="auth.token_in_query")
-    return _checked(token, "the query")
+    return Credential("query", _checked(token, "the query"))
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    """The value of a cookie (RFC 6265 section 5.4). Two of one name may come from two hosts or paths: which one is
+    whose cannot be told, so that is malformed.
+    """
+    found = [
+        value.strip(" \t").removeprefix('"').removesuffix('"')
+        for line in headers.getlist("cookie")
+        for pair in line.split(";")
+        for key, separator, value in [pair.partition("=")]
+        if separator and key.strip(" \t") == name
+    ]
+    if len(found) > 1:
+        raise malformed("the cookie with the token was sent more than once")
+    return found[0] if found else None
 
 
 def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:

@@ -72,7 +72,11 @@ class OriginPolicy:
             return origin.isascii() and origin.isprintable()
         if origin == "null":  # sandboxed frames, file:, data: and redirects across sites: it names nobody
             return self._null
-        parts = _parsed(origin)
+        return self.names(origin, host, tls)
+
+    def names(self, origin: str | None, host: str | None, tls: bool) -> bool:
+        """Whether there is an origin, and it is one of those listed; `*` and `null` list none."""
+        parts = None if origin is None else _parsed(origin)
         if parts is None:
             return False
         if parts in self._exact:

@@ -152,6 +152,13 @@ TABLE: Final = (
         lambda c, g: _pairs(c.api_requests),
         ("route", "status"),
     ),
+    Entry(
+        "tickets",
+        "counter",
+        "One-time tickets, by what became of them: issued, used, refused.",
+        lambda c, g: _each(c.tickets),
+        ("outcome",),
+    ),
     Entry("handshakes", "counter", "WebSocket handshakes accepted.", lambda c, g: _one(c.handshakes)),
     Entry(
         "handshakes_rejected",

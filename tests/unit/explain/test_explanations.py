@@ -11,7 +11,7 @@ import pytest
 from relay.auth.refusals import TOKEN_CODES
 from relay.config.schema import Channel, Config, PluginTable
 from relay.errors import CLOSE_CODES, ERROR_CODES
-from relay.explain import closing, handshake, requests, tokens
+from relay.explain import closing, doors, handshake, requests, tokens
 from relay.explain.codes import ALL, find, near
 from relay.explain.entry import WHERE
 from relay.explain.pages import pages
@@ -23,7 +23,16 @@ RAISED_BY = {"Refused": 0, "PartRefused": 0, "Rejected": 1, "refuse": 0, "_give_
 """Calls that name a code, and which argument it is."""
 NOT_RAISED = {*map(str, CLOSE_CODES), "1005", "1006", *TOKEN_CODES, *ERROR_CODES}
 """Codes of tables of their own; other tests see to it that these are used."""
-BY_TABLE = {"overflow", "ttl", "tls_timeout", "tls_protocol", "tls_eof"}
+BY_TABLE = {
+    "overflow",
+    "ttl",
+    "tls_timeout",
+    "tls_protocol",
+    "tls_eof",
+    "proxy_malformed",
+    "proxy_timeout",
+    "proxy_eof",
+}
 """Made from a reason or a kind where they are kept."""
 
 
@@ -73,7 +82,7 @@ def test_nothing_is_explained_that_does_not_exist() -> None:
 
 
 def test_no_code_is_explained_twice() -> None:
-    assert sum(len(part.ENTRIES) for part in (closing, requests, handshake, tokens)) == len(ALL)
+    assert sum(len(part.ENTRIES) for part in (closing, requests, handshake, doors, tokens)) == len(ALL)
 
 
 def test_every_entry_says_all_there_is_to_say() -> None:

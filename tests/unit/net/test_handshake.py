@@ -12,7 +12,7 @@ from wsproto.events import Request as ClientRequest
 
 from relay.config.schema import Limits
 from relay.errors import Rejected
-from relay.net.handshake import Upgrade, accept_response, check_upgrade, choose_subprotocol, find_token, is_upgrade
+from relay.net.handshake import Upgrade, accept_response, check_upgrade, choose_subprotocol, find_credential, is_upgrade
 from relay.net.head import Headers, Request
 from relay.net.http import HTTPConnection
 
@@ -207,21 +207,23 @@ SUBPROTOCOL = ("Sec-WebSocket-Protocol", "relay.v1.json, bearer.from.the.list")
 def test_the_token_is_taken_from_the_first_place_that_has_one(
     fields: list[tuple[str, str]], target: str, token: str | None
 ) -> None:
-    assert find_token(request_with(*fields, target=target), token_in_query=True) == token
+    found = find_credential(request_with(*fields, target=target), token_in_query=True)
+    assert (found and found.value) == token
 
 
 @pytest.mark.parametrize("target", ["/ws?token=", "/ws?token=a%20b", "/ws?token=%C3%A4", "/ws?token=a&token=b"])
 def test_a_malformed_token_in_the_query_is_refused(target: str) -> None:
     with pytest.raises(Rejected) as caught:
-        find_token(request_with(target=target), token_in_query=True)
+        find_credential(request_with(target=target), token_in_query=True)
     assert caught.value.status == 400
 
 
 def test_a_token_in_the_query_is_refused_by_name_when_that_is_off() -> None:
     with pytest.raises(Rejected) as caught:
-        find_token(request_with(target="/ws?token=a.b.c"))
+        find_credential(request_with(target="/ws?token=a.b.c"))
     assert (caught.value.status, caught.value.setting) == (401, "auth.token_in_query")
-    assert find_token(request_with(AUTHORIZATION, target="/ws?token=a.b.c")) == "from.the.header"
+    found = find_credential(request_with(AUTHORIZATION, target="/ws?token=a.b.c"))
+    assert (found and found.value) == "from.the.header"
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [([], None), (["b"], "b"), (["x", "b", "a"], "b"), (["a", "b"], "a")])
@@ -288,3 +290,42 @@ def test_nothing_but_a_refusal_escapes(fields: list[tuple[str, str]], keep: set[
         assert rejected.status in (400, 401, 426)  # noqa: PT017
     else:
         assert accept_response(upgrade, None).isascii()
+
+
+COOKIE = ("Cookie", "theme=dark; relay=from.the.cookie; other=1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "kind", "value"),
+    [
+        ([AUTHORIZATION, COOKIE], "/ws?ticket=t1&token=a.b.c", "header", "from.the.header"),
+        ([("Sec-WebSocket-Protocol", "bearer.a.b.c"), COOKIE], "/ws?ticket=t1", "subprotocol", "a.b.c"),
+        ([COOKIE], "/ws?ticket=t1&token=a.b.c", "cookie", "from.the.cookie"),
+        ([], "/ws?ticket=t1&token=a.b.c", "ticket", "t1"),
+        ([], "/ws?token=a.b.c", "query", "a.b.c"),
+        ([("Cookie", "relay2=a.b.c; xrelay=a.b.c; relay")], "/ws?ticket=t1", "ticket", "t1"),
+        ([("Cookie", 'relay="a.b.c"')], "/ws", "cookie", "a.b.c"),
+        ([("Cookie", "x=1"), ("Cookie", "relay=a.b.c")], "/ws", "cookie", "a.b.c"),
+    ],
+)
+def test_the_credential_is_the_first_of_header_subprotocol_cookie_ticket_and_query(
+    fields: list[tuple[str, str]], target: str, kind: str, value: str
+) -> None:
+    found = find_credential(request_with(*fields, target=target), token_in_query=True, cookie="relay")
+    assert found is not None
+    assert (found.kind, found.value) == (kind, value)
+    assert value not in repr(found)
+
+
+def test_without_the_setting_no_cookie_is_looked_at() -> None:
+    assert find_credential(request_with(COOKIE, target="/ws")) is None
+
+
+@pytest.mark.parametrize(
+    "lines", [["relay=a.b.c; relay=d.e.f"], ["relay=a.b.c", "relay=a.b.c"], ["relay="], ["relay=a b"], ["relay=ä"]]
+)
+def test_a_cookie_that_is_none_or_comes_twice_is_malformed(lines: list[str]) -> None:
+    fields = [("Cookie", line.encode().decode("latin-1")) for line in lines]
+    with pytest.raises(Rejected) as caught:
+        find_credential(request_with(*fields, target="/ws"), cookie="relay")
+    assert caught.value.status == 400

@@ -183,3 +183,15 @@ def test_an_entry_that_could_never_match_is_an_error_with_its_place(entry: str) 
     with pytest.raises(ConfigError) as caught:
         OriginPolicy(["self", entry])
     assert [problem.key for problem in caught.value.problems] == ["auth.allowed_origins[1]"]
+
+
+@pytest.mark.parametrize("origin", [None, "null", "https://evil.example", "nonsense", ""])
+def test_a_star_names_nobody(origin: str | None) -> None:
+    policy = OriginPolicy(["*", "null", "https://app.example"])
+    assert not policy.names(origin, "relay.example", True)
+    assert policy.names("https://app.example", "relay.example", True)
+
+
+def test_the_relays_own_pages_are_named_by_self() -> None:
+    assert OriginPolicy(["self"]).names("https://relay.example", "relay.example", True)
+    assert not OriginPolicy(["*"]).names("https://relay.example", "relay.example", True)

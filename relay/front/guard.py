@@ -1,0 +1,101 @@
+"""Who a request is from: whatever credential it carries becomes an identity, or a refusal.
+
+Not here: where credentials stand in a request (net/handshake), what is checked about them (auth), and what somebody may
+do (place). The one rule: what a browser sends by itself, a cookie, counts only for pages that are allowed by name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+
+import trio
+
+from relay.auth.refusals import refuse
+from relay.auth.tokens import Identity
+from relay.config import schema
+from relay.counters import Counters
+from relay.errors import Rejected
+from relay.front.state import State
+from relay.limits.addresses import parse_ip
+from relay.net.handshake import Credential
+from relay.net.head import Request
+
+
+class Guard:
+    """At the WebSocket's handshake and on the pages: who may not try tokens here may not try them there."""
+
+    def __init__(self, state: State, counters: Counters) -> None:
+        self.state = state
+        self.counters = counters
+
+    async def identify(self, request: Request, credential: Credential | None) -> Identity:
+        """Raises Rejected: 401, 403 for a cookie of the wrong page, 429 after too many bad tokens from one address."""
+        state = self.state
+        await trio.lowlevel.checkpoint()
+        state.check_failures(request.remote)
+        try:
+            identity = await self._identity(request, credential)
+        except Rejected as rejected:
+            state.not_authenticated(request.remote, rejected.code)
+            raise
+        state.authenticated(request.remote)
+        return identity
+
+    async def _identity(self, request: Request, credential: Credential | None) -> Identity:
+        rules = self.state.rules
+        if credential is None:
+            raise refuse("token_missing")
+        if credential.kind == "ticket":
+            return self._redeem(request, credential.value)
+        if credential.kind == "cookie":
+            self._check_page(request)
+        return await rules.identify(credential.value, rules.config.timeouts.auth)
+
+    def _check_page(self, request: Request) -> None:
+        """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a page of anybody's sends the cookie too."""
+        origins, tls = self.state.rules.origins, self.state.certificates is not None
+        if not origins.names(request.headers.get("origin"), request.host, tls):
+            why = "a cookie counts only with the Origin of a page that is allowed by name"
+            raise Rejected(403, "cookie_origin", why, setting="auth.allowed_origins")
+
+    # Tickets.
+
+    def issue(self, request: Request, identity: Identity) -> tuple[str, float]:
+        """A ticket, and the seconds it is good for. Raises Rejected 503."""
+        settings = self.state.rules.config.auth.tickets
+        ticket = self.state.tickets.issue(identity, network(request.remote, settings), settings, trio.current_time())
+        self.counters.tickets["issued"] += 1
+        return ticket, settings.lifetime
+
+    def _redeem(self, request: Request, ticket: str) -> Identity:
+        auth = self.state.rules.config.auth
+        if not auth.tickets.enabled:
+            raise tickets_off()
+        try:
+            bound = network(request.remote, auth.tickets)
+            identity = self.state.tickets.redeem(ticket, bound, trio.current_time())
+            now = time.time()
+            if now >= identity.expires + auth.issuers.get(identity.trusted, auth).leeway:
+                raise refuse("token_expired")
+            self.state.revocations.check(identity, now)
+        except Rejected:
+            self.counters.tickets["refused"] += 1
+            raise
+        self.counters.tickets["used"] += 1
+        return identity
+
+
+def tickets_off() -> Rejected:
+    return Rejected(404, "tickets_off", "tickets are not given out here", setting="auth.tickets.enabled")
+
+
+def network(address: str, settings: schema.Tickets) -> str:
+    """What a ticket is bound to; "": to nothing."""
+    ip = parse_ip(address)
+    if not settings.bind_address:
+        return ""
+    if ip is None:
+        return address
+    bits = settings.ipv4_prefix if ip.version == 4 else settings.ipv6_prefix
+    return str(ipaddress.ip_network(f"{str(ip).partition('%')[0]}/{bits}", strict=False))
