@@ -20,12 +20,15 @@ import msgspec
 
 from relay.errors import CloseCode, CloseReason, PluginError, Refused
 from relay.model import Kind, Message, Payload
+from relay.plugin.arrival import Arrival
 from relay.plugin.calls import call
 from relay.plugin.meters import Meter
+from relay.plugin.web import WebRequest, WebResponse, route
 from relay.rooms.room import Peer, Room
 
 __all__ = [
     "API_VERSION",
+    "Arrival",
     "CloseCode",
     "CloseReason",
     "Kind",
@@ -41,7 +44,10 @@ __all__ = [
     "Room",
     "Settings",
     "Timer",
+    "WebRequest",
+    "WebResponse",
     "call",
+    "route",
 ]
 
 API_VERSION = 1
@@ -125,6 +131,20 @@ class Plugin:
         self.settings = settings
         self.relay = relay
         self.log = logging.getLogger(f"relay.plugin.{name}")
+
+    def on_connect(self, arrival: Arrival) -> Awaitable[None] | None:
+        """A client with a good token is about to connect, to whatever room. Raise Refused if it may not (403)."""
+        return None
+
+    def on_disconnect(self, arrival: Arrival, code: int) -> Awaitable[None] | None:
+        """It has gone, with that close code (1006: lost without one). It was told by `on_connect`."""
+        return None
+
+    def on_reload(self, before: Any) -> None:
+        """This takes the place of an earlier version of the plugin, while rooms are open. Never async.
+
+        `room.state` is as that one left it; what else it knew can be taken over from `before`. Raise to call it off.
+        """
 
     def on_open(self, room: Room) -> None:
         """The room's first member is about to join, or the first message about to be published. Never async.

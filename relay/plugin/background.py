@@ -32,21 +32,36 @@ class Background:
         self._nursery: trio.Nursery | None = None
         self._early: list[Task] = []  # what was spawned before there was a nursery
         self._running: trio.CancelScope | None = None
+        self._renewed = trio.Event()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled."""
+        """Until cancelled. Each version of the plugin has a nursery of its own."""
         owner = self._owner
-        async with trio.open_nursery() as self._nursery:
-            try:
-                if owner.has_run and not owner.off:
-                    self._nursery.start_soon(self.run)
-                for task in self._early:
-                    self._nursery.start_soon(self._guarded, task)
-                self._early.clear()
-                task_status.started()
-                await trio.sleep_forever()
-            finally:
-                owner.handle.stop_timers()
+        told = False
+        try:
+            while True:
+                self._renewed = trio.Event()
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    if owner.has_run and not owner.off:
+                        nursery.start_soon(self.run)
+                    for task in self._early:
+                        nursery.start_soon(self._guarded, task)
+                    self._early.clear()
+                    if not told:
+                        told = True
+                        task_status.started()
+                    await self._renewed.wait()
+                    nursery.cancel_scope.cancel()
+        finally:
+            owner.handle.stop_timers()
+
+    def renew(self) -> None:
+        """The plugin is another version from now on: what the old one runs is cancelled."""
+        if self._nursery is not None:
+            self._nursery = None
+            self._running = None
+            self._renewed.set()
 
     def switched(self) -> None:
         """The plugin was switched off or on, or is another one."""

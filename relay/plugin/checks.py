@@ -17,11 +17,12 @@ from relay.config.schema import PluginTable
 from relay.config.suggest import did_you_mean, nearest
 from relay.plugin.api import API_VERSION, Plugin
 from relay.plugin.calls import check_call, is_call
+from relay.plugin.web import check_page, is_page
 
 HOOKS: Final = tuple(name for name, value in vars(Plugin).items() if inspect.isfunction(value) and name[0] != "_")
 """All hooks, and `run`."""
 
-SYNC_ONLY: Final = frozenset({"on_open", "on_empty"})
+SYNC_ONLY: Final = frozenset({"on_open", "on_empty", "on_reload"})
 SLIP: Final = 0.85  # of difflib's ratio: above it a public method's name is a hook's name, mistyped
 
 COMMON: Final = frozenset(PluginTable.__struct_fields__)
@@ -44,6 +45,8 @@ def check_class(plugin: type[Plugin]) -> list[tuple[str, str]]:
         if attribute in HOOKS:
             if value is not vars(Plugin)[attribute]:
                 wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in _check_hook(attribute, value)]
+        elif is_page(value):
+            wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in check_page(attribute, value)]
         elif is_call(value):
             wrong += [(f"{name}.{attribute} {what}", hint) for what, hint in check_call(attribute, value)]
         elif attribute not in vars(Plugin) and (callable(value) or isinstance(value, staticmethod | classmethod)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final, NoReturn
 
@@ -20,12 +21,14 @@ from relay.counters import Counters
 from relay.errors import ConfigError, ConfigProblem, Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Plugin
+from relay.plugin.arrival import Arrival
 from relay.plugin.background import Background
 from relay.plugin.calls import Typed, typed_calls
 from relay.plugin.faults import Faults, Schedule, describe, log
 from relay.plugin.handle import Handle
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.watchdog import Mark, Watchdog
+from relay.plugin.web import Page, WebRequest, WebResponse, as_response, pages
 from relay.rooms.hub import Hub
 from relay.rooms.room import Peer, Room
 
@@ -85,14 +88,19 @@ class Supervised:
         self.has_leave, self.leave_is_async, self._on_leave = self._hook("on_leave")
         self.has_message, self.message_is_async, self._on_message = self._hook("on_message")
         self.has_call, self._call_is_async, self._on_call = self._hook("on_call")
+        self.has_connect, self._connect_is_async, self._on_connect = self._hook("on_connect")
+        self.has_disconnect, self._disconnect_is_async, self._on_disconnect = self._hook("on_disconnect")
         self._filters = {name: self._hook(name) for name in FILTERS}
+        self.pages = {} if off else pages(plugin)
         self._typed: dict[str, Typed] = {} if off else typed_calls(plugin)
         self._mark_message = self.mark("on_message")
         self.background.switched()
 
     def _hook(self, name: str) -> tuple[bool, bool, Hook]:
         if self.faults.off:
-            return name != "on_leave", False, self._leaves if name in ("on_leave", "filter_leave") else self._refuse_all
+            leaving = name in LEAVING
+            wanted = not leaving and (not name.endswith("connect") or _overrides(type(self.plugin), name))
+            return wanted, False, self._leaves if leaving else self._refuse_all
         method = getattr(self.plugin, name)
         return _overrides(type(self.plugin), name), inspect.iscoroutinefunction(method), method
 
@@ -172,6 +180,58 @@ class Supervised:
     def _target(self, method: str) -> Hook:
         return self._typed.get(method) or self._on_call
 
+    # Of connections, and of pages.
+
+    async def connect(self, arrival: Arrival) -> None:
+        """May it connect? Raises Refused. Asked only where `has_connect`."""
+        if self._connect_is_async:
+            await self._await("on_connect", self._on_connect, None, (arrival,), None)
+        else:
+            self.inline(self.mark("on_connect"), self._on_connect, None, arrival)
+            await trio.lowlevel.checkpoint()
+
+    def disconnect(self, arrival: Arrival, code: int) -> None:
+        """It has gone. Raises nothing."""
+        if self._disconnect_is_async:
+            self.background.spawn(partial(self._on_disconnect, arrival, code))
+            return
+        try:
+            self.inline(self.mark("on_disconnect"), self._on_disconnect, None, arrival, code)
+        except Refused:
+            pass  # nobody can be kept
+
+    async def serve(self, page: Page, request: WebRequest) -> WebResponse:
+        """A page's answer. Raises Refused."""
+        if page.is_async:
+            answer = await self._await("route", page.handler, None, (request,), None)
+        else:
+            answer = self.inline(self.mark("route"), page.handler, None, request)
+            await trio.lowlevel.checkpoint()
+        try:
+            return as_response(answer)
+        except Exception as problem:
+            self.faults.raise_for("route", None, problem)
+
+    def exchange(self, loaded: LoadedPlugin) -> None:
+        """Another version of the plugin takes this one's place; rooms, members and `room.state` stay.
+
+        Raises whatever the new one raises; then the old one stays.
+        """
+        before, timers = self.plugin, set(self.handle.timers)
+        after = self._make(loaded)
+        try:
+            after.on_reload(before)
+        except BaseException:
+            for timer in self.handle.timers - timers:
+                timer.cancel()
+            raise
+        for timer in timers:
+            timer.cancel()
+        self.plugin = after
+        self.background.renew()
+        self.faults.renewed()
+        self._bind()
+
     # In front of other plugins' rooms.
 
     def is_async(self, name: str) -> bool:
@@ -239,14 +299,16 @@ class Supervised:
         answer = await self._await(hook, target, room, args, timeout)
         return self._answer(room, answer) if hook == "on_call" else None
 
-    async def _await(self, name: str, hook: Hook, room: Room, args: tuple[Any, ...], timeout: float | None) -> Any:
+    async def _await(
+        self, name: str, hook: Hook, room: Room | None, args: tuple[Any, ...], timeout: float | None
+    ) -> Any:
         limit, setting = self.timeout or float("inf"), self.timeout_setting
         if timeout is not None and timeout < limit:
             limit, setting = timeout, ""
         answer: Any = None
         with trio.move_on_after(limit) as deadline:
             try:
-                answer = await hook(room, *args)
+                answer = await (hook(*args) if room is None else hook(room, *args))
             except Exception as problem:
                 self.faults.raise_for(name, room, problem)
             except BaseExceptionGroup as group:
@@ -254,7 +316,8 @@ class Supervised:
         if deadline.cancelled_caught:
             if self.faults.may_trace(f"{name} deadline"):
                 log.warning(
-                    "plugin %s: %s in room %s took longer than %g s", self.name, name, room.name, limit,
+                    "plugin %s: %s%s took longer than %g s", self.name, name,
+                    f" in room {room.name}" if room is not None else "", limit,
                     extra=self.faults.fields(name, room),
                 )  # fmt: skip
             why = f"the plugin did not answer within {limit:g} s"
@@ -274,6 +337,7 @@ class Supervised:
         """Nobody is kept by a plugin that is switched off."""
 
 
+LEAVING: Final = ("on_leave", "filter_leave", "on_disconnect")
 FILTERS: Final = ("filter_join", "filter_leave", "filter_message", "filter_call")
 
 
