@@ -25,9 +25,11 @@ from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.admission import Admission
 from relay.front.api import Api
+from relay.front.api_plugins import PluginRoutes
 from relay.front.api_revocations import RevocationRoutes
 from relay.front.api_routes import make_api
 from relay.front.endpoints import Pages, serve_internal
+from relay.front.plugin_pages import PluginPages
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
 from relay.net.poller import make_poller
 from relay.net.transport import Transport
@@ -37,6 +39,7 @@ from relay.process.assembly import assemble
 from relay.process.clocks import run_alarm, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain
 from relay.process.reload import KeyRefresh, Load, reload
+from relay.process.reload_plugin import reload_plugin
 
 log = logging.getLogger("relay")
 
@@ -91,6 +94,7 @@ class Server:
             raise
         poller = make_poller(config.server.poller, trio.current_time)
         pages = Pages(self.state, self.counters, self.hub, self._api())
+        pages.plugin_pages = PluginPages(self.parts.plugins, self.services.verify)
         pages.meters = lambda: [
             (plugin.name, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
         ]
@@ -154,6 +158,7 @@ class Server:
     def _api(self) -> Api:
         api = make_api(self.state, self.services)
         RevocationRoutes(self.parts.revoking).add_to(api)
+        PluginRoutes(self.parts.plugins, lambda name: reload_plugin(self.parts, self._load, name)).add_to(api)
         return api
 
     async def _serve_internal(self, client: socket.socket, address: str, router: object) -> None:

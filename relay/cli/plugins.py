@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
 
+from relay.cli.api import ApiClient, ApiError, api_options
 from relay.cli.source import Source, config_options, fail
 
 if TYPE_CHECKING:
@@ -23,12 +25,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def plugins() -> None:
-    """List the plugins there are, or begin a new one.
+    """List plugins, begin a new one, or exchange one that runs.
 
     \b
     Examples:
       relay plugins list
       relay plugins new hello
+      relay plugins reload hello
     """
 
 
@@ -189,6 +192,24 @@ def plugins_new(source: Source, name: str, force: bool) -> None:
     click.echo("\nSwitch it on in config.toml; a file without any [plugins.NAME] has the default plugins, one with at")
     click.echo("least one has just those:\n")
     click.echo(f'  [plugins.{name}]\n  rooms = "{name}:*"')
+
+
+@plugins.command("reload")
+@click.argument("name")
+@config_options
+@api_options
+def plugins_reload(source: Source, api: ApiClient, name: str) -> None:
+    """Exchange the plugin of [plugins.NAME] of a running relay for its code and settings as they are now.
+
+    Nobody is disconnected, and rooms keep what they are in the middle of. A version that is wrong is refused, with all
+    that is wrong with it, and the old one stays.
+    """
+    del source
+    try:
+        now = api.ask("POST", f"/plugins/{quote(name, safe='')}/reload", {})
+    except ApiError as error:
+        fail(str(error))
+    click.echo(f"{name} is {now['class']} from now on; open rooms: {now['rooms']}")
 
 
 def _write(path: Path, text: str, force: bool) -> None:

@@ -17,6 +17,7 @@ import trio
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
+from relay.front.arrivals import Arrivals
 from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
 from relay.front.guard import Guard
@@ -29,6 +30,7 @@ from relay.net.link import LOST, NO_CODE, Link, given_up_after
 from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
+from relay.plugin.arrival import Arrival
 from relay.protocols.frames import close_frame
 from relay.session.connection import Connection
 from relay.session.leg import Leg
@@ -48,6 +50,7 @@ class Admission:
         self.router = router
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
+        self.arrivals = Arrivals(services.plugins)
         self._room = trio.Event()  # set when pending handshakes fall below their limit
 
     async def may_accept(self) -> None:
@@ -239,6 +242,11 @@ class Admission:
             compression, config = self.compression, self.services.config
             agreement = compression.agree(upgrade.extensions, config, session.protocol if session else None)
             self._count_in(identity)
+            arrival = None
+            if session is None:
+                name = secrets.token_urlsafe(12)
+                arrival = Arrival(name, identity.subject, http.remote, place.protocol.name, place.home)
+                await self._announce(arrival)
         except Rejected as rejected:
             subject = identity.subject if identity is not None else ""
             self._reject(rejected, http.remote, room_in(request), subject)
@@ -258,9 +266,13 @@ class Admission:
             return None
         link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine, agreement)
         if session is None:
-            name = secrets.token_urlsafe(12)
+            assert arrival is not None
+            if self.arrivals.wanted:
+                link.arrival = arrival
             protocol = compression.protocol(place.protocol, agreement, config)
-            link.connection = Connection(self.services, link, identity, protocol, name, place.home, http.remote)
+            link.connection = Connection(
+                self.services, link, identity, protocol, arrival.session, place.home, http.remote
+            )
         else:
             link.connection = Leg(session, link, identity, list(place.channels))
         self.services.counters.connections += 1
@@ -275,6 +287,14 @@ class Admission:
                 429, "too_many_of_subject", "this subject has as many connections as it may have",
                 retry_after=10.0, setting="limits.connections_per_subject",
             )  # fmt: skip
+
+    async def _announce(self, arrival: Arrival) -> None:
+        """To the plugins that want to know. Raises Rejected; then the subject is not counted any more."""
+        try:
+            await self.arrivals.arrive(arrival)
+        except BaseException:
+            self.state.subjects.leave(arrival.subject)
+            raise
 
     async def _accept_then_close(
         self, http: HTTPConnection, upgrade: Upgrade, rejected: Rejected, transport: Transport
@@ -294,6 +314,8 @@ class Admission:
         state.links.discard(link)
         state.subjects.leave(connection.identity.subject)
         counters.connections -= 1
+        if link.arrival is not None:
+            self.arrivals.left(link.arrival, link.close_code)
         self.compression.left(link.agreement)
         counters.closed[_counted_as(link.close_code)] += 1
         reason = connection.closing

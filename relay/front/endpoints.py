@@ -18,6 +18,7 @@ from relay.counters import Counters
 from relay.errors import Rejected
 from relay.front.api import Api
 from relay.front.guard import Guard, tickets_off
+from relay.front.plugin_pages import PluginPages
 from relay.front.state import State
 from relay.net.handshake import find_credential
 from relay.net.head import Request
@@ -46,6 +47,7 @@ class Pages:
         self.hub = hub
         self.meters: Callable[[], Iterable[tuple[str, Meter]]] = list
         """The plugins' own figures."""
+        self.plugin_pages: PluginPages | None = None
 
     def public(self) -> Router:
         router = Router()
@@ -94,7 +96,9 @@ class Pages:
         router.add("GET", "/readyz", self.readyz)
 
     async def websocket_only(self, request: Request) -> Response:
-        """A plain request where WebSockets are served (RFC 9110 section 15.5.22)."""
+        """A page of a plugin; or a plain request where WebSockets are served (RFC 9110 section 15.5.22)."""
+        if self.plugin_pages is not None and self.plugin_pages.serves(request):
+            return await self.plugin_pages.answer(request)
         await trio.lowlevel.checkpoint()
         if request.path == "/ws" or request.path.startswith("/rooms/"):
             upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade"))

@@ -64,7 +64,7 @@ class PluginPages:
             page.path,
             {key: values[-1] for key, values in request.query.items()},
             {key: value for key, value in request.headers.items() if key != "authorization"},
-            await request.body(BODY_BYTES),
+            await request.read_body(BODY_BYTES),
             subject,
         )
         try:

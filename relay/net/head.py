@@ -141,6 +141,10 @@ class Headers:
             item for value in self._fields.get(name, ()) for part in value.split(",") if (item := part.strip(" \t"))
         ]
 
+    def items(self) -> list[tuple[str, str]]:
+        """Each name, in lower case, with its value as `get` gives it."""
+        return [(name, ", ".join(values)) for name, values in self._fields.items()]
+
     def __contains__(self, name: object) -> bool:
         return name in self._fields
 

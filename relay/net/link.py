@@ -22,6 +22,7 @@ from relay.net.poller import Poller
 from relay.net.transport import READ_SIZE, Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
 from relay.net.writer import write_all
+from relay.plugin.arrival import Arrival
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection, Hold
 from relay.session.leg import Leg
@@ -51,8 +52,8 @@ class Link:
     __slots__ = (
         "_awaits", "_counted_bytes", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producer",
         "_producers", "_read", "_resume", "_slowed", "_started", "_step", "_uncounted", "_waits_writable", "_watch",
-        "agreement", "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished", "heard",
-        "opened_at", "outbox", "pinged", "services", "slot", "transport", "writer",
+        "agreement", "arrival", "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished",
+        "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport", "writer",
     )  # fmt: skip
 
     connection: Connection | Leg
@@ -70,6 +71,7 @@ class Link:
         self.writer = make_writer(services, transport, self, tick, agreement)
         self.outbox: Outbox = self.writer
         self.ended = trio.Event()
+        self.arrival: Arrival | None = None  # what plugins were told of it
         self.finished = self._started = self._waits_writable = False
         self.close_code = LOST
         self.close_reason: CloseReason | None = None

@@ -62,25 +62,55 @@ def load_plugins(
     loaded: list[LoadedPlugin] = []
     owners: dict[str, str] = {}
     for name, (table, own) in tables.items():
-        if not table.enabled:
-            continue
-        key = f"plugins.{name}"
-        patterns = _patterns(name, table, owners, problems, where)
-        try:
-            plugin = find(table.use or name, directory)
-        except PluginError as problem:
-            _check_channel(key, table, channels, problems, where)
-            use = f"{key}.use" if table.use else key
-            problems.append(ConfigProblem(where(use), use, problem.what, problem.hint))
-            continue
-        accepted = accept(
-            name, plugin, table, own, patterns=patterns, channels=channels, where=where, problems=problems
-        )
-        if accepted is not None:
-            loaded.append(accepted)
+        if table.enabled:
+            one = _load(name, table, own, directory, channels, where, owners, problems)
+            if one is not None:
+                loaded.append(one)
     if problems:
         raise ConfigError(problems)
     return loaded
+
+
+def load_one(
+    name: str,
+    table: PluginTable,
+    own: Mapping[str, Any],
+    directory: Path,
+    channels: Channels,
+    where: Where,
+    *,
+    fresh: bool,
+) -> LoadedPlugin:
+    """One of them; `fresh`: its code is read again. Raises ConfigError with every problem found."""
+    problems: list[ConfigProblem] = []
+    one = _load(name, table, own, directory, channels, where, {}, problems, fresh=fresh)
+    if one is None or problems:
+        raise ConfigError(problems)
+    return one
+
+
+def _load(
+    name: str,
+    table: PluginTable,
+    own: Mapping[str, Any],
+    directory: Path,
+    channels: Channels,
+    where: Where,
+    owners: dict[str, str],
+    problems: list[ConfigProblem],
+    *,
+    fresh: bool = False,
+) -> LoadedPlugin | None:
+    key = f"plugins.{name}"
+    patterns = _patterns(name, table, owners, problems, where)
+    try:
+        plugin = find(table.use or name, directory, fresh=fresh)
+    except PluginError as problem:
+        _check_channel(key, table, channels, problems, where)
+        use = f"{key}.use" if table.use else key
+        problems.append(ConfigProblem(where(use), use, problem.what, problem.hint))
+        return None
+    return accept(name, plugin, table, own, patterns=patterns, channels=channels, where=where, problems=problems)
 
 
 def accept(
@@ -164,15 +194,15 @@ def _check_channel(
         problems.append(ConfigProblem(where(key), key, what, did_you_mean(table.channel, names)))
 
 
-def find(use: str, directory: Path) -> type[Plugin]:
-    """The plugin class of that name. Raises PluginError.
+def find(use: str, directory: Path, *, fresh: bool = False) -> type[Plugin]:
+    """The plugin class of that name; `fresh`: its module is read again. Raises PluginError.
 
     'module:Class'; else a file in the plugin directory; else an entry point of the group `relay.plugins`; else one
     that comes with the relay.
     """
     if ":" in use:
         module, _, attribute = use.partition(":")
-        return _attribute(use, module, attribute)
+        return _attribute(use, module, attribute, fresh)
     if not _FILE_NAME.fullmatch(use):
         raise PluginError(
             use, f"{use!r} is not the name of a plugin", "an entry point, a file's name, or 'module:Class'"
@@ -182,9 +212,9 @@ def find(use: str, directory: Path) -> type[Plugin]:
         return _only_plugin(use, _import_file(use, file))
     points = importlib.metadata.entry_points(group=GROUP)
     for point in points.select(name=use):
-        return _attribute(use, point.module, point.attr)
+        return _attribute(use, point.module, point.attr, fresh)
     if use in shipped():
-        return _only_plugin(use, _import(use, f"{SHIPPED}.{use}"))
+        return _only_plugin(use, _import(use, f"{SHIPPED}.{use}", fresh))
     known = {*files(directory), *points.names, *shipped()}
     raise PluginError(
         use, f"no plugin named {use!r}", did_you_mean(use, known) or f"there are: {', '.join(sorted(known))}"
@@ -204,8 +234,8 @@ def shipped() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(places)) if places else []
 
 
-def _attribute(use: str, module: str, attribute: str) -> type[Plugin]:
-    found: object = _import(use, module)
+def _attribute(use: str, module: str, attribute: str, fresh: bool) -> type[Plugin]:
+    found: object = _import(use, module, fresh)
     for part in attribute.split("."):
         names = [name for name in dir(found) if isinstance(getattr(found, name, None), type)]
         if not hasattr(found, part):
@@ -232,8 +262,11 @@ def _only_plugin(use: str, module: ModuleType) -> type[Plugin]:
     return found[0]
 
 
-def _import(use: str, module: str) -> ModuleType:
+def _import(use: str, module: str, fresh: bool) -> ModuleType:
     try:
+        if fresh and module in sys.modules:
+            importlib.invalidate_caches()
+            return importlib.reload(sys.modules[module])
         return importlib.import_module(module)
     except (Exception, SystemExit) as problem:
         raise PluginError(use, f"cannot import {module}: {_one_line(problem, None)}") from None

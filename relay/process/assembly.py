@@ -146,6 +146,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     services.key_fetch = key_fetch
     services.check_revoked = revocations.check
     revoking = Revoking(state, services.sessions.values, time.time, seen)
+    services.plugins = plugins
     return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store, revoking)
 
 

@@ -15,6 +15,7 @@ from relay.counters import Counters
 from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.limits.buckets import Rate
+from relay.plugin.supervisor import Supervised
 from relay.rooms.hub import Hub
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
@@ -51,6 +52,8 @@ class Services:
     """Who was refused, throttled or closed lately, and why."""
     check_revoked: Callable[[Identity, float], None] = lambda who, now: None
     """Raises Rejected for a token that was revoked since it was verified."""
+    plugins: list[Supervised] = field(default_factory=list)
+    """All of them, under watch."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
     producer: Connection | None = None

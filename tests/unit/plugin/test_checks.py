@@ -25,7 +25,8 @@ def made(**members: Any) -> type[Plugin]:
 
 def test_the_hooks_are_those_of_the_api() -> None:
     assert HOOKS == (
-        "on_open", "on_empty", "on_join", "on_leave", "on_message", "on_call", "run",
+        "on_connect", "on_disconnect", "on_reload", "on_open", "on_empty", "on_join", "on_leave", "on_message",
+        "on_call", "run",
         "filter_join", "filter_leave", "filter_message", "filter_call",
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def test_a_misspelt_hook_is_refused_and_the_nearest_named(name: str, meant: str)
 
 
 def test_a_method_that_begins_like_a_hook_is_refused_even_if_none_is_near() -> None:
-    assert "hooks are: on_open" in one(made(on_zzzzzzzz=lambda self: None))
+    assert "hooks are: on_connect" in one(made(on_zzzzzzzz=lambda self: None))
 
 
 def test_a_misspelt_static_method_is_found_too() -> None:

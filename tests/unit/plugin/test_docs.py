@@ -90,7 +90,7 @@ def test_the_tables_shown_switch_on_the_plugins_shown(written: Path) -> None:
 
 def test_every_file_shown_is_a_plugin_that_loads(written: Path) -> None:
     files = sorted(file.stem for file in written.glob("*.py"))
-    assert files == ["cards", "clock", "members", "notes", "polite", "quiz", "shout"]
+    assert files == ["cards", "clock", "members", "notes", "polite", "quiz", "shout", "votes"]
     for name in files:
         assert issubclass(find(name, written), api.Plugin)
 
