@@ -200,13 +200,13 @@ API: Final = (
         "no_such_plugin", ("api",), "No plugin of that name runs here.",
         "The name is that of its table in the configuration, not of its class.",
         "Ask for `GET /api/v1/plugins`.", "Look at the [plugins.NAME] tables; a new one needs a restart.",
-        ("plugins",), 404,
+        (), 404,
     ),
     Explanation(
         "plugin_refused", ("api",), "The newer version of the plugin cannot take its place; the old one stays.",
         "Its code or its settings have a mistake, or its rooms have changed, which needs a restart.",
         "Nothing.", "The reason names each mistake with its file and line: mend them, and reload again.",
-        ("plugins",), 409,
+        ("supervision.directory",), 409,
     ),
     Explanation(
         "no_such_revocation", ("api",), "There is no revocation with exactly these conditions.",
