@@ -94,7 +94,7 @@ class Server:
             raise
         poller = make_poller(config.server.poller, trio.current_time)
         pages = Pages(self.state, self.counters, self.hub, self._api())
-        pages.plugin_pages = PluginPages(self.parts.plugins, self.services.verify)
+        pages.plugin_pages = PluginPages(self.parts.plugins, pages.guard)
         pages.meters = lambda: [
             (plugin.name, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
         ]

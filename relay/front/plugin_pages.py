@@ -6,15 +6,14 @@ public, not even whether it is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import trio
 
-from relay.auth.refusals import refuse
-from relay.auth.tokens import Identity
 from relay.errors import Refused, Rejected
-from relay.net.handshake import find_token
+from relay.front.guard import Guard
+from relay.net.handshake import find_credential
 from relay.net.head import Request
 from relay.net.http import Response
 from relay.plugin.supervisor import Supervised
@@ -39,11 +38,9 @@ STATUS_FOR_REFUSAL: Final[dict[str, int]] = {
 
 
 class PluginPages:
-    """`verify` raises Rejected for a bad token."""
-
-    def __init__(self, plugins: Iterable[Supervised], verify: Callable[[str], Identity]) -> None:
+    def __init__(self, plugins: Iterable[Supervised], guard: Guard) -> None:
         self._plugins = {plugin.name: plugin for plugin in plugins}
-        self._verify = verify
+        self._guard = guard
 
     def serves(self, request: Request) -> bool:
         return request.path.startswith(BASE)
@@ -55,7 +52,7 @@ class PluginPages:
         page = None if plugin is None else self._find(plugin, request.method, f"/{rest}")
         subject = None
         if page is None or not page.public:
-            subject = self._who(request)
+            subject = (await self._guard.identify(request, find_credential(request))).subject
         if plugin is None or page is None:
             await trio.lowlevel.checkpoint()
             raise self._none(plugin, f"/{rest}")
@@ -79,12 +76,6 @@ class PluginPages:
     @staticmethod
     def _find(plugin: Supervised, method: str, path: str) -> Page | None:
         return plugin.pages.get(("GET" if method == "HEAD" else method, path))
-
-    def _who(self, request: Request) -> str:
-        token = find_token(request)
-        if token is None:
-            raise refuse("token_missing")
-        return self._verify(token).subject
 
     @staticmethod
     def _none(plugin: Supervised | None, path: str) -> Rejected:
