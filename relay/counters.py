@@ -45,7 +45,7 @@ class Counters:
         self.pending = 0  # gauge: not yet through TLS, head and authentication
         self.proxy_failures: dict[str, int] = defaultdict(int)  # PROXY headers, by kind: malformed, timeout, eof
         self.tickets: dict[str, int] = defaultdict(int)  # by what became of them: issued, used, refused
-        self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, eof
+        self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, certificate, eof
         self.http_requests: dict[int, int] = defaultdict(int)  # by status, WebSocket refusals not included
         self.api_requests: dict[tuple[str, int], int] = defaultdict(int)  # by (route, status)
         self.handshakes = 0  # WebSocket handshakes answered with 101

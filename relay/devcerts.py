@@ -39,7 +39,7 @@ RENEW_BEFORE: Final = timedelta(days=7)
 SECRET_BYTES: Final = 48
 _ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+HOST_NAME: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
 Address = IPv4Address | IPv6Address
 
@@ -76,7 +76,7 @@ def make_dev_certificates(
     for file in (secret, api_key):
         if not file.exists():
             text = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
-            _write(file, text, private=True)
+            write_file(file, text, private=True)
     leaf = _good(*paths, now)
     renewed = leaf is None or not _covers(_hosts_of(leaf), wanted, exactly=hosts is not None)
     if leaf is None or renewed:
@@ -87,7 +87,7 @@ def make_dev_certificates(
 def _wanted(hosts: Iterable[str]) -> list[str]:
     """All hosts the certificate shall be for, normalised, without repetitions."""
     own = socket.gethostname().lower()
-    names = [*_ALWAYS, *([own] if _NAME.fullmatch(own) else []), *map(_normal, hosts)]
+    names = [*_ALWAYS, *([own] if HOST_NAME.fullmatch(own) else []), *map(_normal, hosts)]
     return list(dict.fromkeys(names))
 
 
@@ -96,7 +96,7 @@ def _normal(host: str) -> str:
     if address is not None:
         return str(address)
     name = host.lower()
-    if not _NAME.fullmatch(name) or len(name) > 253:
+    if not HOST_NAME.fullmatch(name) or len(name) > 253:
         raise ValueError(f"{host!r} is neither a host name nor an address (names beyond ASCII as xn--…)")
     return name
 
@@ -133,9 +133,9 @@ def _make(authority: Path, certificate: Path, key: Path, hosts: list[str], now: 
     leaf_key, leaf = sign_server(ca_key, ca, hosts, now)
     # In this order a crash in between leaves a pair that does not match; the next call sees that and begins again.
     pem = leaf_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write(key, pem, private=True)
-    _write(authority, ca.public_bytes(Encoding.PEM))
-    _write(certificate, leaf.public_bytes(Encoding.PEM) + ca.public_bytes(Encoding.PEM))
+    write_file(key, pem, private=True)
+    write_file(authority, ca.public_bytes(Encoding.PEM))
+    write_file(certificate, leaf.public_bytes(Encoding.PEM) + ca.public_bytes(Encoding.PEM))
     return leaf
 
 
@@ -143,13 +143,13 @@ def make_authority(hosts: Sequence[str], now: datetime) -> tuple[ec.EllipticCurv
     """An authority that may sign for `hosts` and nothing else."""
     key = ec.generate_private_key(ec.SECP256R1())
     # A name of its own each time: trust stores tell authorities apart by name.
-    name = _name(f"relay development CA {secrets.token_hex(4)}, {socket.gethostname()[:20]}")
+    name = development_name(f"relay development CA {secrets.token_hex(4)}, {socket.gethostname()[:20]}")
     constraints = x509.NameConstraints(permitted_subtrees=_permitted(hosts), excluded_subtrees=None)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
-        _builder(name, name, key, now)
+        certificate_builder(name, name, key, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(constraints, critical=True)
         .add_extension(identifier, critical=False)
     )
@@ -163,9 +163,9 @@ def sign_server(
     key = ec.generate_private_key(ec.SECP256R1())
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = (
-        _builder(_name("relay development server"), ca.subject, key, now)
+        certificate_builder(development_name("relay development server"), ca.subject, key, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -174,7 +174,7 @@ def sign_server(
     return key, builder.sign(ca_key, hashes.SHA256())
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime
 ) -> x509.CertificateBuilder:
     return x509.CertificateBuilder(
@@ -187,12 +187,13 @@ def _builder(
     )
 
 
-def _name(common_name: str) -> x509.Name:
+def development_name(common_name: str, serial: str = "") -> x509.Name:
     organization = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "relay development, not for production")
-    return x509.Name([organization, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    number = [x509.NameAttribute(NameOID.SERIAL_NUMBER, serial)] if serial else []
+    return x509.Name([organization, x509.NameAttribute(NameOID.COMMON_NAME, common_name), *number])
 
 
-def _usage(**allowed: bool) -> x509.KeyUsage:
+def key_usage(**allowed: bool) -> x509.KeyUsage:
     bits = dict.fromkeys(
         (
             "digital_signature",
@@ -231,7 +232,7 @@ def _hosts_of(leaf: x509.Certificate) -> list[str]:
     return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
 
 
-def _write(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write the whole file or nothing; a private one is never readable for others, not even for a moment."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)

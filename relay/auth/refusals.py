@@ -31,6 +31,12 @@ TOKEN_CODES: Final[dict[str, tuple[str, str | None]]] = {
         "the subject is not a text of at most 255 bytes without control characters",
         "auth.claims.subject",
     ),
+    "token_wrong_certificate": ("the token is bound to a client certificate, and came without it", None),
+    "token_not_bound": ("a token must be bound to the client's certificate here", "auth.mtls.bind_token"),
+    "certificate_bad_subject": (
+        "the client certificate does not name exactly one subject of the kind that is asked for",
+        "auth.mtls.subject",
+    ),
     "ticket_unknown": ("the ticket is not known, or was used", None),
     "ticket_expired": ("the ticket was not used in time", "auth.tickets.lifetime"),
     "ticket_elsewhere": ("the ticket was given to another network", "auth.tickets.bind_address"),

@@ -46,8 +46,9 @@ class Identity:
     """Who a verified token speaks for, and what it allows.
 
     `expires` is its exp in Unix seconds, without leeway; `issued` its iat, -inf without one; `digest` the SHA-256 of
-    the token, for logs. `issuer` is its iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who
-    somebody is, is tenant and subject together.
+    the token, for logs; `bound_to` the x5t#S256 of the client certificate it goes with, "" for any. `issuer` is its
+    iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who somebody is, is tenant and subject
+    together.
     """
 
     subject: str
@@ -59,6 +60,7 @@ class Identity:
     tenant: str = ""
     trusted: str = ""
     issued: float = -math.inf
+    bound_to: str = ""
 
 
 class _Verified(NamedTuple):
@@ -191,6 +193,7 @@ class Verifier:
             digest=digest,
             trusted=self._name,
             issued=issued,
+            bound_to=_binding(claims),
         )
         return _Verified(identity, not_before)
 
@@ -223,7 +226,7 @@ class Verifier:
         subject = claims.get(self._auth.claims.subject)
         if subject is None or subject == "":
             raise refuse("token_no_subject")
-        if not isinstance(subject, str) or not _is_clean(self._prefix + subject):
+        if not isinstance(subject, str) or not is_clean(self._prefix + subject):
             raise refuse("token_bad_subject")
         subject = self._prefix + subject
         if subject.startswith(self._taken):
@@ -326,12 +329,21 @@ def _check_audience(claims: dict[str, Any], audience: str) -> None:
 
 def _text(claims: dict[str, Any], name: str) -> str | None:
     value = claims.get(name)
-    if value is None or (isinstance(value, str) and _is_clean(value)):
+    if value is None or (isinstance(value, str) and is_clean(value)):
         return value
     raise refuse(
         "token_bad_claim", f"{name} is not a text of at most {MAX_TEXT_BYTES} bytes without control characters"
     )
 
 
-def _is_clean(text: str) -> bool:
+def _binding(claims: dict[str, Any]) -> str:
+    """`cnf` with `x5t#S256` (RFC 8705 section 3.1); other ways to confirm are not for us (RFC 7800 section 3.1)."""
+    confirmation = claims.get("cnf", {})
+    thumbprint = confirmation.get("x5t#S256", "") if isinstance(confirmation, dict) else None
+    if not isinstance(thumbprint, str) or ("x5t#S256" in claims.get("cnf", {}) and not thumbprint):
+        raise refuse("token_bad_claim", "cnf does not name a certificate as RFC 8705 has it")
+    return thumbprint
+
+
+def is_clean(text: str) -> bool:
     return len(text) <= MAX_TEXT_BYTES and not _CONTROL.search(text) and len(text.encode()) <= MAX_TEXT_BYTES

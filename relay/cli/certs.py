@@ -27,7 +27,7 @@ def certs(context: click.Context) -> None:
       relay certs dev --host relay.test --host 192.168.1.20
     """
     if context.invoked_subcommand is None:
-        context.invoke(certs_dev, folder=Path("certs"), host=())
+        context.invoke(certs_dev, folder=Path("certs"), host=(), client=())
 
 
 @certs.command("dev")
@@ -43,11 +43,18 @@ def certs(context: click.Context) -> None:
     multiple=True,
     help="A further name or address the certificate is for, beside localhost and this machine's name. May be repeated.",
 )
-def certs_dev(folder: Path, host: tuple[str, ...]) -> None:
+@click.option(
+    "--client",
+    multiple=True,
+    metavar="NAME",
+    help="Also make a client certificate (mTLS) for this host name, URI or e-mail address. May be repeated.",
+)
+def certs_dev(folder: Path, host: tuple[str, ...], client: tuple[str, ...]) -> None:
     """Make an authority, a server certificate, a token secret and a key for the API, where they are missing or about
     to expire.
 
-    The authority may sign for this machine's names only, and its private key is thrown away at once.
+    The authority may sign for this machine's names only, and its private key is thrown away at once. Clients get
+    authorities of their own, in client-ca.pem.
     """
     made = make(folder, host)
     about = {
@@ -64,6 +71,31 @@ def certs_dev(folder: Path, host: tuple[str, ...]) -> None:
     click.echo()
     for line in how_to_trust(made.authority):
         click.echo(line)
+    for name in client:
+        click.echo()
+        for line in make_for_client(folder, name):
+            click.echo(line)
+
+
+def make_for_client(folder: Path, name: str) -> list[str]:
+    """Makes a client certificate; lines that say how to use it. Exits with 1 or 2 where that cannot be done."""
+    from relay.cli.source import fail
+    from relay.devclients import make_client
+
+    try:
+        made = make_client(folder, name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--client") from None
+    except OSError as error:
+        fail(f"cannot write to {folder}: {error.strerror or error}")
+    return [
+        f"{made.certificate}  the client certificate of {name}; until {made.expires:%Y-%m-%d}",
+        f"{made.key}  its private key",
+        f"{made.authorities}  the authorities of all clients; in the configuration:",
+        "  [tls]",
+        '  client_certificates = "optional"',
+        f'  client_ca = ["{made.authorities}"]',
+    ]
 
 
 def make(folder: Path, hosts: tuple[str, ...]) -> DevCertificates:

@@ -18,6 +18,7 @@ from relay.config.schema import (
     Certificate,
     Channel,
     Config,
+    Grants,
     Issuer,
     Key,
     PluginTable,
@@ -82,6 +83,10 @@ EXAMPLES: Final[dict[type[msgspec.Struct], tuple[str, msgspec.Struct]]] = {
     ),
 }
 NAMED_EXAMPLES: Final[dict[type[msgspec.Struct], str]] = {
+    Grants: """\
+#[auth.mtls.subjects."sensor-7.example"]
+#join = ["sensors:7"]
+#publish = ["sensors:7"]""",
     Issuer: """\
 #[auth.issuers.acme]
 #issuer = "https://login.acme.example"

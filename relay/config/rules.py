@@ -17,6 +17,7 @@ from relay.config.address import EVERY, parse_listen, parse_network
 from relay.config.positions import Path
 from relay.config.schema import (
     JWKS,
+    TLS,
     Auth,
     Config,
     Internal,
@@ -102,6 +103,13 @@ def proxy(table: Proxy) -> Iterator[Fault]:
     yield from twice("trusted", table.trusted)
     if not table.trusted and (table.protocol, table.forwarded) != ("none", "none"):
         yield ("trusted",), "is empty: nobody's word about a client's address would be believed", ""
+
+
+def tls(table: TLS) -> Iterator[Fault]:
+    if table.client_certificates != "off" and not table.client_ca:
+        yield ("client_ca",), "needs at least one authority: else no client's certificate could be good", ""
+    if table.client_certificates == "off" and table.client_ca:
+        yield ("client_certificates",), "is off, so client_ca is good for nothing", "'optional' or 'required'"
 
 
 def twice(key: str, texts: list[str]) -> Iterator[Fault]:
@@ -212,6 +220,7 @@ def config(whole: Config) -> Iterator[Fault]:
             yield from known(("plugins", name, "channel"), channel, whole.channels)
         if table.get("durable") is True and table.get("enabled", True) and not whole.history.file:
             yield ("plugins", name, "durable"), "needs a file to write to", "set history.file"
+    yield from mtls(whole)
     yield from subjects(whole)
     tables: dict[str, Trusted] = {"": whole.auth, **whole.auth.issuers}
     for name, trusted in tables.items():
@@ -219,6 +228,11 @@ def config(whole: Config) -> Iterator[Fault]:
         for index, channel in enumerate(trusted.default_grants.channels):
             if "*" not in channel:
                 yield from known((*place, "default_grants", "channels", index), channel, whole.channels)
+
+
+def mtls(whole: Config) -> Iterator[Fault]:
+    if whole.auth.mtls.bind_token and whole.tls.client_certificates == "off":
+        yield ("auth", "mtls", "bind_token"), "needs tls.client_certificates: no client could show one", ""
 
 
 def subjects(whole: Config) -> Iterator[Fault]:
@@ -257,6 +271,7 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Server: server,
     Internal: internal,
     Limits: limits,
+    TLS: tls,
     Proxy: proxy,
     Key: key,
     JWKS: jwks,

@@ -28,6 +28,15 @@ class TLS(Table, frozen=True):
     certificate: Annotated[str, about("PEM file: the certificate and its chain.")] = "certs/server.pem"
     key: Annotated[str, about("PEM file: the private key.")] = "certs/server-key.pem"
     minimum_version: Annotated[Literal["1.2", "1.3"], about("Lowest TLS version spoken.")] = "1.2"
+    client_certificates: Annotated[
+        Literal["off", "optional", "required"],
+        about("Whether clients are asked for a certificate (mTLS), and must have one. What it is good for: auth.mtls."),
+    ] = "off"
+    client_ca: Annotated[list[str], about("PEM files of the authorities whose client certificates are accepted.")] = []
+    client_crl: Annotated[
+        list[str],
+        about("PEM files of revoked client certificates (CRL), one for each authority; [] asks for none."),
+    ] = []
     sni: Annotated[list[Certificate], about("More certificates, one table [[tls.sni]] each.")] = []
 
 
@@ -93,6 +102,28 @@ class Grants(Table, frozen=True):
     call: Annotated[list[str], about("Rooms whose plugin methods it may call.")] = []
     channels: Annotated[list[str], about("Channels it may name when publishing.")] = []
     join_at_start: Annotated[list[str], about("Rooms it is put into when it connects.")] = []
+
+
+class Mtls(Table, frozen=True):
+    """What a client certificate is good for, where tls.client_certificates asks for one."""
+
+    subject: Annotated[
+        Literal["none", "san_dns", "san_uri", "san_email", "cn"],
+        about(
+            "Where it names the subject, so that it stands for a token where none is given: the only DNS name, URI or "
+            "e-mail address of its subject alternative names, or the common name. none: a token is needed all the same."
+        ),
+    ] = "san_dns"
+    subject_prefix: Annotated[str, about("Put in front of that, so that no token's subject is the same.")] = ""
+    bind_token: Annotated[
+        bool,
+        about("Take only tokens that are bound to the client's certificate (`cnf` with `x5t#S256`, RFC 8705)."),
+    ] = False
+    default_grants: Annotated[Grants, about("Grants of a certificate.")] = default(Grants)
+    subjects: Annotated[
+        dict[str, Grants],
+        about("Tables [auth.mtls.subjects.NAME]: the grants of one subject (without the prefix), in place of those."),
+    ] = {}
 
 
 class Issuer(Table, frozen=True):
@@ -192,6 +223,7 @@ class Auth(Table, frozen=True):
     jwks: Annotated[JWKS, about("Keys published by the issuer.")] = default(JWKS)
     claims: Annotated[Claims, about("Names of the claims.")] = default(Claims)
     default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
+    mtls: Annotated[Mtls, about("Client certificates.")] = default(Mtls)
     tickets: Annotated[Tickets, about("One-time tickets.")] = default(Tickets)
     issuers: Annotated[
         dict[str, Issuer],

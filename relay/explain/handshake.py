@@ -26,6 +26,14 @@ TLS: Final = (
         ("tls.minimum_version", "tls.certificate", "tls.key"),
     ),
     Explanation(
+        "tls_certificate", ("tls",), "The client's certificate was refused, or it had none.",
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE: it has none, and one is required. CERTIFICATE_VERIFY_FAILED: it has"
+        " expired, was revoked, or is by an authority that is not in tls.client_ca.",
+        "Use the certificate you were given, with its key.",
+        "Check it: `openssl verify -CAfile CLIENT_CA CERTIFICATE`. With tls.client_crl each authority needs a list.",
+        ("tls.client_certificates", "tls.client_ca", "tls.client_crl"),
+    ),
+    Explanation(
         "tls_eof", ("tls",), "The client ended the connection before the TLS handshake was done.",
         "Port scans and TCP health checks; browsers that do not trust the certificate and say so by leaving.",
         "Nothing, if it connects the next time.",

@@ -124,6 +124,24 @@ ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         ISSUER,
         ("auth.claims.subject",),
     ),
+    "token_wrong_certificate": (
+        "The token was made for a client with a certificate (x5t#S256), and the connection shows none, or another.",
+        "Connect with the certificate that the token was made for, or get a new token.",
+        "Is tls.client_certificates on? A proxy that ends TLS cannot pass a certificate on.",
+        ("tls.client_certificates", "auth.mtls.bind_token"),
+    ),
+    "token_not_bound": (
+        "The issuer makes plain bearer tokens, and auth.mtls.bind_token wants bound ones.",
+        "Get a token that is bound to your certificate.",
+        "Have the issuer put the certificate's thumbprint into cnf (RFC 8705), or switch bind_token off.",
+        ("auth.mtls.bind_token",),
+    ),
+    "certificate_bad_subject": (
+        "It has no name of the kind that auth.mtls.subject asks for, or several.",
+        "Nothing.",
+        "Compare the certificate's names (`openssl x509 -noout -subject -ext subjectAltName`) with auth.mtls.subject.",
+        ("auth.mtls.subject",),
+    ),
     "ticket_unknown": (
         "It was used before, its subject has taken newer ones, or another process gave it out; or it never was one.",
         "Ask for a new ticket for each connection.",

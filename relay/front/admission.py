@@ -14,6 +14,7 @@ import time
 
 import trio
 
+from relay.auth.certificates import ClientCertificate
 from relay.auth.tokens import Identity
 from relay.delivery.outbox import Tick
 from relay.errors import CLOSE_CODES, Rejected
@@ -23,6 +24,7 @@ from relay.front.doors import HeaderRefused, Visit
 from relay.front.guard import Guard
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
+from relay.net.client_certificates import REFUSED as CERTIFICATE_REFUSED
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Headers, Request
 from relay.net.http import HTTPConnection
@@ -97,6 +99,7 @@ class Admission:
             http = HTTPConnection(
                 transport, self.services.config.limits, remote=source, tls=transport.tls,
                 client=self._client if late else None,
+                certificate=self._certificate(transport),
             )  # fmt: skip
             request = await self._first_request(http, visit, refusal)
             if request is None:
@@ -153,6 +156,12 @@ class Admission:
             )
             return None
 
+    def _certificate(self, transport: Transport) -> ClientCertificate | None:
+        if self.services.config.tls.client_certificates == "off":
+            return None
+        der = transport.peer_certificate()
+        return None if der is None else ClientCertificate(der)
+
     def _client(self, headers: Headers, address: str) -> str:
         """Whose address a request counts as that a trusted proxy passes on. Raises Rejected 403."""
         client = self.state.rules.doors.client(headers, address)
@@ -185,7 +194,12 @@ class Admission:
             with trio.move_on_after(config.timeouts.tls) as deadline:
                 await transport.do_handshake()
         except Lost as lost:
-            self._tls_failed("protocol" if str(lost).startswith("TLS") else "eof", address, str(lost))
+            why = str(lost)
+            if why.startswith(CERTIFICATE_REFUSED):
+                self._tls_failed("certificate", address, why, "tls.client_certificates")
+                await self._linger(transport)
+            else:
+                self._tls_failed("protocol" if why.startswith("TLS") else "eof", address, why)
             transport.sock.close()
             return None
         if deadline.cancelled_caught:
@@ -193,6 +207,19 @@ class Admission:
             transport.abort()
             return None
         return transport
+
+    async def _linger(self, transport: Transport) -> None:
+        """With TLS 1.3 a client thinks it is in when its certificate is looked at, and has sent its request: closing
+        with that unread would reset the connection, and the alert with it.
+        """
+        transport.half_close()
+        dropped = 0
+        with trio.move_on_after(1.0):
+            try:
+                while dropped < 65536 and (data := await transport.receive_some()):
+                    dropped += len(data)
+            except Lost:
+                pass
 
     async def _first_request(self, http: HTTPConnection, visit: Visit, refusal: Rejected | None) -> Request | None:
         request = None

@@ -11,6 +11,7 @@ import time
 
 import trio
 
+from relay.auth.certificates import check_binding
 from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
 from relay.config import schema
@@ -43,6 +44,17 @@ class Guard:
         return identity
 
     async def _identity(self, request: Request, credential: Credential | None) -> Identity:
+        rules, certificate = self.state.rules, request.certificate
+        if credential is None and certificate is not None and rules.certificates.identify:
+            identity = rules.certificates.identity(certificate)
+            self.state.revocations.check(identity, time.time())
+            return identity
+        identity = await self._bearer(request, credential)
+        check_binding(identity, certificate, rules.config.auth.mtls)
+        return identity
+
+    async def _bearer(self, request: Request, credential: Credential | None) -> Identity:
+        """Whom a token or a ticket is for."""
         rules = self.state.rules
         if credential is None:
             raise refuse("token_missing")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from relay.auth.certificates import CertificateRules
 from relay.auth.issuers import Issuers
 from relay.auth.jwks import JwksCache, keys_from_config
 from relay.auth.refusals import UnknownKey
@@ -80,6 +81,7 @@ class Rules:
         self.config = config
         self.origins = OriginPolicy(config.auth.allowed_origins)
         self.doors = Doors(config.proxy)
+        self.certificates = CertificateRules(config.auth.mtls)
         self.jwks: dict[str, JwksCache] = {}
         self.fetchers: dict[str, JwksFetcher] = {}
         """By the issuer's name, for those whose keys have a URL."""

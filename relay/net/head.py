@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from relay.auth.certificates import ClientCertificate
 from relay.errors import Rejected
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -166,7 +167,17 @@ class Request:
     """
 
     __slots__ = (
-        "_read_body", "headers", "host", "http_version", "method", "path", "query", "raw_path", "remote", "target",
+        "_read_body",
+        "certificate",
+        "headers",
+        "host",
+        "http_version",
+        "method",
+        "path",
+        "query",
+        "raw_path",
+        "remote",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -177,6 +188,7 @@ class Request:
         *,
         http_version: str = "1.1",
         remote: str = "",
+        certificate: ClientCertificate | None = None,
         read_body: Callable[[int, str | None], Awaitable[bytes]] = _no_body,
     ) -> None:
         self.method = method
@@ -184,6 +196,7 @@ class Request:
         self.headers = headers
         self.http_version = http_version
         self.remote = remote
+        self.certificate = certificate
         self._read_body = read_body
         self.host, origin_form = _authority(method, target, headers.get("host") or "")
         self.raw_path, _, query = origin_form.partition("?")

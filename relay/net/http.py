@@ -21,6 +21,7 @@ import h11
 import msgspec
 import trio
 
+from relay.auth.certificates import ClientCertificate
 from relay.config.schema import Limits
 from relay.errors import Rejected
 from relay.net.head import Headers, HeadScanner, Request, malformed
@@ -109,6 +110,7 @@ class HTTPConnection:
     """
 
     __slots__ = (
+        "_certificate",
         "_h11",
         "_head_only",
         "_limits",
@@ -130,11 +132,13 @@ class HTTPConnection:
         remote: str = "",
         tls: bool = True,
         client: Callable[[Headers, str], str] | None = None,
+        certificate: ClientCertificate | None = None,
     ) -> None:
         self._stream = stream
         self._limits = limits
         self._peer = self.remote = remote
         self.client = client
+        self._certificate = certificate
         self.tls = tls
         self._rest = bytearray()  # received, and not of the current request
         self._h11 = self._machine()
@@ -185,6 +189,7 @@ class HTTPConnection:
             headers,
             http_version=event.http_version.decode("ascii"),
             remote=self.remote,
+            certificate=self._certificate,
             read_body=self._read_body,
         )
         self._next_event()  # without a body this is its end, and h11 knows that now

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from relay.config.schema import TLS
 from relay.errors import ConfigError, ConfigProblem
+from relay.net.client_certificates import demand, problems_of
 
 # TLS 1.2: authenticated encryption with forward secrecy only. The three suites of TLS 1.3 are all of that kind.
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -88,7 +89,9 @@ class Certificates:
         self._settings = settings
 
     def _read(self, settings: TLS) -> _Generation:
-        problems: list[ConfigProblem] = []
+        problems = problems_of(settings, self._base)
+        if problems:
+            raise ConfigError(problems)
         main = self._attempt(settings.certificate, settings.key, settings, "tls", problems)
         others: list[tuple[list[str], ssl.SSLContext]] = []
         expiries = [main.expires_at] if main else []
@@ -118,10 +121,15 @@ class Certificates:
         self, certificate: str, key: str, settings: TLS, table: str, problems: list[ConfigProblem]
     ) -> _Loaded | None:
         try:
-            return _load(self._base / certificate, self._base / key, settings.minimum_version, table)
+            loaded = _load(self._base / certificate, self._base / key, settings.minimum_version, table)
+            demand(loaded.context, settings, self._base)
         except ConfigError as error:
             problems += error.problems
-            return None
+        except OSError as error:
+            problems.append(_problem("configuration", "tls.client_ca", f"OpenSSL refuses it: {error}"))
+        else:
+            return loaded
+        return None
 
 
 def _chooser(entries: Iterable[tuple[list[str], ssl.SSLContext]]) -> Callable[..., None]:

@@ -208,6 +208,10 @@ class Transport:
             return False
         return True
 
+    def peer_certificate(self) -> bytes | None:
+        """The client's certificate, DER, verified in the handshake; None: it has none, or there is no TLS."""
+        return self.sock.getpeercert(binary_form=True) if isinstance(self.sock, ssl.SSLSocket) else None
+
     def half_close(self) -> None:
         """Says that nothing more will be sent; what still comes can only be read to be dropped, undecrypted."""
         self.half_closed = True

@@ -179,6 +179,8 @@ class Credentials:
             raise self._not_yours("the token is for another subject")
         if (identity.tenant, identity.trusted, identity.issuer) != (before.tenant, before.trusted, before.issuer):
             raise self._not_yours("the token is from another issuer than that of the session")
+        if identity.bound_to != before.bound_to:
+            raise self._not_yours("the token is bound to another client certificate, or to none")
         connection.identity = identity
         self.read_only = False
         self._bad = None

@@ -29,6 +29,7 @@ BY_TABLE = {
     "tls_timeout",
     "tls_protocol",
     "tls_eof",
+    "tls_certificate",
     "proxy_malformed",
     "proxy_timeout",
     "proxy_eof",
