@@ -33,11 +33,39 @@ class Counters:
     """One object for the process. Everything only grows, but for the gauges."""
 
     __slots__ = (
-        "accepted", "api_requests", "bytes_in", "bytes_out", "closed", "compressed", "connections", "contexts",
-        "control_in", "dead", "deflate_after", "deflate_before", "dropped", "handshakes", "http_requests",
-        "messages_in", "paused", "pending", "plugin_failures", "plugin_refusals", "plugin_stalls", "proxy_failures",
-        "refused", "rejected", "reloads", "slowed", "tickets", "tls_failures", "tokens", "urgent_delays",
-        "urgent_late", "writes",
+        "accepted",
+        "api_requests",
+        "bytes_in",
+        "bytes_out",
+        "closed",
+        "compressed",
+        "connections",
+        "contexts",
+        "control_in",
+        "dead",
+        "deflate_after",
+        "deflate_before",
+        "dropped",
+        "handshakes",
+        "http_requests",
+        "messages_in",
+        "paused",
+        "pending",
+        "plugin_failures",
+        "plugin_refusals",
+        "plugin_stalls",
+        "proxy_failures",
+        "quotas",
+        "refused",
+        "rejected",
+        "reloads",
+        "slowed",
+        "tickets",
+        "tls_failures",
+        "tokens",
+        "urgent_delays",
+        "urgent_late",
+        "writes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,6 +91,7 @@ class Counters:
         self.writes = 0  # writes to sockets; messages per write tells how much coalescing there is
         self.paused = 0  # times a producer was not read because a reader could not keep up
         self.slowed = 0  # times reading from a connection was put off because of its rates
+        self.quotas: dict[tuple[str, str], int] = defaultdict(int)  # bounds met, by (quota, what was done)
         self.refused: dict[str, int] = defaultdict(int)  # requests refused on live connections, by code
         self.dropped: dict[tuple[str, str, str], int] = defaultdict(int)  # messages, by (plugin, channel, reason)
         self.plugin_failures: dict[str, int] = defaultdict(int)

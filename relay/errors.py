@@ -156,6 +156,7 @@ CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {
 CLOSE_FOR_REFUSAL: Final[dict[str, CloseCode]] = {
     "no_such_room": CloseCode.NO_SUCH_ROOM,
     "room_full": CloseCode.TOO_MANY,
+    "rate_limited": CloseCode.TOO_MANY,
     "timeout": CloseCode.INTERNAL,
     "plugin_off": CloseCode.INTERNAL,
     "internal": CloseCode.INTERNAL,
@@ -174,7 +175,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "too_many_rooms": "you are in as many rooms as one connection may join",
     "room_full": "the room has as many members as it may have",
     "too_many_requests": "too many requests are waiting",
-    "rate_limited": "too many messages or bytes",
+    "rate_limited": "too much at once; `limit` names the setting",
     "bad_part": "a part of a message makes no sense where it came",
     "too_large": "the message is too large",
     "no_such_channel": "no channel of that name",

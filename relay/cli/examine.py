@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,6 +25,7 @@ from relay.auth.tokens import Verifier
 from relay.config import LoadedConfig, check_files, parse_listen
 from relay.config.loader import line_of
 from relay.config.positions import Path, join_key
+from relay.config.quotas import Quota
 from relay.config.schema import TLS, Issuer, issuers_of, table_of
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
@@ -33,6 +34,7 @@ from relay.net.listener import check_congestion
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
 from relay.plugin.loader import LoadedPlugin, load_plugins
+from relay.session.spending import compile_quotas
 
 SOON: Final = timedelta(days=14)
 Part = TypeVar("Part")
@@ -71,6 +73,7 @@ def examine(loaded: LoadedConfig) -> Findings:
         read = partial(keys_from_config, trusted, lambda path: loaded.resolve(path).read_bytes(), table_of(name))
         keys[name] = attempt(read, doubts.key) or KeySet()
         attempt(partial(Verifier, KeySet(), trusted, name))
+    attempt(lambda: compile_quotas(config.quotas))
     attempt(lambda: OriginPolicy(config.auth.allowed_origins))
     attempt(lambda: read_at_start(loaded, Revocations(config.auth.max_revocations), time.time()))
     if not config.server.insecure_plaintext:
@@ -92,6 +95,7 @@ def examine(loaded: LoadedConfig) -> Findings:
             ("tls", _certificates(loaded)),
             ("keys", _keys(loaded, keys)),
             ("plugins", _plugins(plugins or [])),
+            ("quotas", _quotas(config.quotas)),
         ]
         findings.warnings = _warnings(loaded)
     return findings
@@ -186,6 +190,18 @@ def _plugins(plugins: list[LoadedPlugin]) -> list[str]:
         return ["none: there are no rooms"]
     width = max(len(plugin.name) for plugin in plugins)
     return [f"{plugin.name:<{width}}  {' '.join(pattern.text for pattern in plugin.patterns)}" for plugin in plugins]
+
+
+def _quotas(quotas: Mapping[str, Quota]) -> list[str]:
+    on = {name: quota for name, quota in quotas.items() if quota.rate}
+    if not on:
+        return ["none"]
+    width = max(map(len, on))
+    return [
+        f"{name:<{width}}  {quota.rate:g} {quota.counts} a second per {quota.per}, {quota.burst or quota.rate:g} at "
+        f"once; then {quota.at_limit}"
+        for name, quota in on.items()
+    ]
 
 
 def _warnings(loaded: LoadedConfig) -> list[str]:

@@ -28,6 +28,7 @@ from relay.config.schema import (
     PluginTable,
     default_channels,
     default_plugins,
+    default_quotas,
     issuers_of,
     table_of,
 )
@@ -108,7 +109,8 @@ def survey(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence
         problem = override if isinstance(override, ConfigProblem) else overlay.apply(override)
         if problem:
             validator.problems.append(problem)
-    fill_channels(document)
+    fill(document, "channels", default_channels())
+    fill(document, "quotas", default_quotas())
     drop_default_key(document)
     config = msgspec.convert(validator.fit(document, root()), Config)
     return LoadedConfig(
@@ -164,15 +166,15 @@ def line_of(problem: ConfigProblem) -> int:
     return int(found[1]) if found else sys.maxsize
 
 
-def fill_channels(document: dict[str, Any]) -> None:
-    """Merge the channels that always exist under those of the document."""
-    channels = document.setdefault("channels", {})
-    if not isinstance(channels, dict):
+def fill(document: dict[str, Any], key: str, defaults: Mapping[str, msgspec.Struct]) -> None:
+    """Merge the tables that always exist (channels, quotas) under those of the document."""
+    tables = document.setdefault(key, {})
+    if not isinstance(tables, dict):
         return
-    merged: dict[str, Any] = msgspec.to_builtins(default_channels())
-    for name, table in channels.items():
+    merged: dict[str, Any] = msgspec.to_builtins(defaults)
+    for name, table in tables.items():
         merged[name] = {**merged.get(name, {}), **table} if isinstance(table, dict) else table
-    document["channels"] = merged
+    document[key] = merged
 
 
 def drop_default_key(document: dict[str, Any]) -> None:

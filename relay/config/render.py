@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from relay.config.describe import Setting, about_table, settings
+from relay.config.quotas import Quota, default_quotas
 from relay.config.schema import (
     Certificate,
     Channel,
@@ -126,6 +127,8 @@ def default_toml() -> str:
         lines += ["", RULE]
         if setting.name == "channels":
             lines += toml_named(setting, Channel, {name: as_written(each) for name, each in default_channels().items()})
+        elif setting.name == "quotas":
+            lines += toml_named(setting, Quota, {name: told(each) for name, each in default_quotas().items()})
         elif setting.name == "plugins":
             lines += [*toml_named(setting, PluginTable, default_plugins()), "", MORE_PLUGINS]
         else:
@@ -196,6 +199,13 @@ def as_written(channel: Channel) -> dict[str, Any]:
     return written
 
 
+def told(quota: Quota) -> dict[str, Any]:
+    """A quota's settings but for those that are at their defaults."""
+    written: dict[str, Any] = msgspec.to_builtins(quota)
+    usual = {each.name: each.default for each in settings(Quota)}
+    return {key: value for key, value in written.items() if value != usual[key]}
+
+
 def words(setting: Setting) -> str:
     """Meaning, choices and bounds; that a count is not negative needs no words."""
     text = setting.meaning
@@ -241,6 +251,9 @@ def configuration_md() -> str:
         if setting.name == "channels":
             lines += [f"## `[channels.NAME]`\n\n{about_table(Channel)}\n\n{setting.meaning}\n"]
             lines += [*markdown_rows("channels.NAME", Channel), *markdown_channels()]
+        elif setting.name == "quotas":
+            lines += [f"## `[quotas.NAME]`\n\n{about_table(Quota)}\n\n{setting.meaning}\n"]
+            lines += [*markdown_rows("quotas.NAME", Quota), *markdown_quotas()]
         elif setting.name == "plugins":
             lines += [f"## `[plugins.NAME]`\n\n{about_table(PluginTable)}\n\n{setting.meaning}\n"]
             lines += [*markdown_rows("plugins.NAME", PluginTable), *markdown_plugins()]
@@ -287,6 +300,14 @@ def markdown_channels() -> Iterator[str]:
         written = as_written(channel)
         yield f"| `{name}` | {' | '.join(str(written.get(key, '-')) for key in names)} |"
     yield ""
+
+
+def markdown_quotas() -> Iterator[str]:
+    yield "The quotas that always exist:\n\n```toml"
+    for name, quota in default_quotas().items():
+        yield f"[quotas.{name}]"
+        yield from (f"{key} = {toml(value)}" for key, value in told(quota).items())
+    yield "```\n"
 
 
 def markdown_plugins() -> Iterator[str]:

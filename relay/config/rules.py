@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from relay.config.address import EVERY, parse_listen, parse_network
 from relay.config.positions import Path
+from relay.config.quotas import Quota, faults
 from relay.config.schema import (
     JWKS,
     TLS,
@@ -110,6 +111,11 @@ def tls(table: TLS) -> Iterator[Fault]:
         yield ("client_ca",), "needs at least one authority: else no client's certificate could be good", ""
     if table.client_certificates == "off" and table.client_ca:
         yield ("client_certificates",), "is off, so client_ca is good for nothing", "'optional' or 'required'"
+
+
+def quota(table: Quota) -> Iterator[Fault]:
+    for key, what, hint in faults(table):
+        yield (key,), what, hint
 
 
 def twice(key: str, texts: list[str]) -> Iterator[Fault]:
@@ -222,6 +228,7 @@ def config(whole: Config) -> Iterator[Fault]:
             yield ("plugins", name, "durable"), "needs a file to write to", "set history.file"
     yield from mtls(whole)
     yield from subjects(whole)
+    yield from quotas(whole)
     tables: dict[str, Trusted] = {"": whole.auth, **whole.auth.issuers}
     for name, trusted in tables.items():
         place: Path = ("auth", "issuers", name) if name else ("auth",)
@@ -244,6 +251,20 @@ def subjects(whole: Config) -> Iterator[Fault]:
         if other != name and not (isinstance(trusted, Issuer) and trusted.shares_subjects):
             what = f"its subjects would be those of {table_of(other)}"
             yield ("auth", "issuers", name, "subject_prefix"), what, "set it, or shares_subjects = true"
+
+
+def quotas(whole: Config) -> Iterator[Fault]:
+    """What quotas say about other tables."""
+    for name, rule in whole.quotas.items():
+        for index, plugin in enumerate(rule.plugins):
+            if plugin not in whole.plugins:
+                hint = did_you_mean(plugin, whole.plugins) or f"there are {', '.join(whole.plugins)}"
+                yield ("quotas", name, "plugins", index), "no such plugin", hint
+        most = whole.limits.message_bytes
+        burst = rule.burst or max(1.0, rule.rate)
+        if rule.rate and rule.counts in ("bytes_in", "bytes_out") and rule.at_limit != "slow" and burst < most:
+            what = f"a message of {most} bytes (limits.message_bytes) would never get through"
+            yield ("quotas", name, "burst"), what, f"at least {most}"
 
 
 def shared(public: list[str], internal: list[str]) -> Iterator[Fault]:
@@ -273,6 +294,7 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Limits: limits,
     TLS: tls,
     Proxy: proxy,
+    Quota: quota,
     Key: key,
     JWKS: jwks,
     Issuer: issuer,
@@ -281,5 +303,5 @@ RULES: Final[dict[type, Callable[[Any], Iterator[Fault]]]] = {
     Config: config,
 }
 
-WHOLE: Final = frozenset({Key})
+WHOLE: Final = frozenset({Key, Quota})
 """Tables whose rules make sense only where every required key is there: what goes with an algorithm, say."""

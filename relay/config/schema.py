@@ -15,6 +15,7 @@ import msgspec
 from relay.config.doors import Proxy, Tickets
 from relay.config.history import History
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
+from relay.config.quotas import Quota, default_quotas
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
 from relay.config.trust import (
     ALGORITHMS,
@@ -54,6 +55,7 @@ __all__ = [
     "Outbox",
     "PluginTable",
     "Proxy",
+    "Quota",
     "Server",
     "Supervision",
     "Table",
@@ -64,6 +66,7 @@ __all__ = [
     "default_channels",
     "default_keys",
     "default_plugins",
+    "default_quotas",
     "issuers_of",
     "table_of",
     "taken_subjects",
@@ -379,6 +382,13 @@ class Config(Table, frozen=True):
     tls: TLS = default(TLS)
     auth: Auth = default(Auth)
     limits: Limits = default(Limits)
+    quotas: Annotated[
+        dict[str, Quota],
+        about(
+            "Tables [quotas.NAME]. The two names below always exist; a table for one of them changes it, another name "
+            "adds a quota. docs/limits.md has examples."
+        ),
+    ] = msgspec.field(default_factory=default_quotas)
     timeouts: Timeouts = default(Timeouts)
     websocket: WebSocket = default(WebSocket)
     outbox: Outbox = default(Outbox)

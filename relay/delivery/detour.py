@@ -15,21 +15,32 @@ from relay.model import Message
 from relay.protocols.parts import Parts
 
 
-class Junction(Outbox):
-    """In front of the session's first outbox, `main`. Nothing ever waits here."""
+class StandIn(Outbox):
+    """An outbox in front of another one: all short ways look closed, so whoever puts comes to `put`. Nothing ever waits
+    here.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, behind: Outbox) -> None:
+        super().__init__(behind.channels, behind.owner, behind.tick)
+        self.waiting = -1
+        self.touched = True
+        closed = [Waiting(rule, self) for rule in behind.channels]
+        for lane in closed:
+            lane.plain = False
+        self.lanes = list(closed)
+
+
+class Junction(StandIn):
+    """In front of the session's first outbox, `main`."""
 
     __slots__ = ("main", "routes")
 
     def __init__(self, main: Outbox) -> None:
-        super().__init__(main.channels, main.owner, main.tick)
+        super().__init__(main)
         self.main = main
         self.routes: dict[int, Outbox] = {}
-        self.waiting = -1
-        self.touched = True
-        closed = [Waiting(rule, self) for rule in main.channels]
-        for lane in closed:
-            lane.plain = False
-        self.lanes = list(closed)
 
     def put(self, index: int, frame: bytes, message: Message | None = None) -> None:
         self.routes.get(index, self.main).put(index, frame, message)

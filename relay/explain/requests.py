@@ -107,11 +107,12 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         None,
     ),
     "rate_limited": (
-        ("request", "throttled"),
-        "More messages or bytes a second than one connection may send.",
+        ("request", "throttled", "dropped"),
+        "More messages, bytes, joins or calls at once than a limit of one connection or a quota allows.",
         "Send less, in larger messages, or wait for retry_after.",
-        "The setting beside the code is the rate that was met. Who is only a little ahead is read more slowly; who owes"
-        " more than limits.slow_down seconds is closed with 4229.",
+        "The setting beside the code is the rate or the quota that was met. Who is only a little ahead is read more"
+        " slowly; who owes more than limits.slow_down seconds is closed with 4229. A quota (a table of"
+        " [quotas]) says by its at_limit what it does, and by its per who shares it.",
         ("limits.messages_per_second", "limits.bytes_per_second", "limits.slow_down"),
         429,
     ),

@@ -34,8 +34,8 @@ from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
 from relay.plugin.arrival import Arrival
 from relay.protocols.frames import close_frame
-from relay.session.connection import Connection
 from relay.session.leg import Leg
+from relay.session.metered import make_connection
 from relay.session.services import Services
 
 log = logging.getLogger("relay")
@@ -297,7 +297,7 @@ class Admission:
             if self.arrivals.wanted:
                 link.arrival = arrival
             protocol = compression.protocol(place.protocol, agreement, config)
-            link.connection = Connection(
+            link.connection = make_connection(
                 self.services, link, identity, protocol, arrival.session, place.home, http.remote
             )
         else:

@@ -38,6 +38,7 @@ from relay.net.websocket import EngineLimits
 from relay.protocols.base import WireProtocol
 from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
+from relay.session.spending import compile_quotas
 
 if TYPE_CHECKING:
     from relay.net.link import Link
@@ -97,6 +98,7 @@ class Rules:
         self.issuers = Issuers(config.auth, verifiers)
         self.api_keys = ApiKeys(read_api_keys(loaded))
         limits = config.limits
+        self.quotas = compile_quotas(config.quotas)
         self.networks = Networks(limits.allow_addresses, limits.deny_addresses)
         self.engine = EngineLimits(
             limits.message_bytes,

@@ -78,6 +78,15 @@ class Bucket:
             return 0.0
         return ahead if cost <= rate.burst else math.inf
 
+    def wait(self, now: float, cost: float = 1.0) -> float:
+        """What `try_take` would return; nothing is taken."""
+        rate = self.rate
+        paid_at = self._paid_at
+        ahead = (paid_at if paid_at > now else now) + cost * rate.interval - now - rate.tolerance
+        if ahead <= _SLACK:
+            return 0.0
+        return ahead if cost <= rate.burst else math.inf
+
     def is_full(self, now: float) -> bool:
         """Whether the whole burst is there again: such a bucket is as good as a new one, and may be forgotten."""
         return self._paid_at <= now

@@ -24,10 +24,11 @@ from relay.net.websocket import Engine, EngineLimits
 from relay.net.writer import write_all
 from relay.plugin.arrival import Arrival
 from relay.protocols.frames import PING, PONG, close_frame, frame
-from relay.session.connection import Connection, Hold
+from relay.session.connection import Connection
 from relay.session.leg import Leg
 from relay.session.services import Services
 from relay.session.timers import Timer
+from relay.session.wire import Hold
 
 log = logging.getLogger("relay.net")
 
@@ -98,6 +99,11 @@ class Link:
         self._started = True
         self.engine.message = self.connection.message
         self._producer = self.connection.main
+        spending = self.connection.main.spending
+        if spending is not None:
+            self._pace = spending.pace()
+            self._step = self._pace.messages_step
+            self.writer.shape = spending.shape()
         self._poller.add(self.transport.fd, self)
         self.services.wheel.add(self)
         self.connection.start(last)
@@ -166,7 +172,10 @@ class Link:
     def _slow_down(self, ahead: float, setting: str, now: float) -> None:
         """The client is `ahead` seconds ahead of its rate: it is read no further until it is not."""
         services = self.services
-        if ahead > services.config.limits.slow_down:
+        shared = self._pace.shared
+        if shared is not None:
+            services.counters.quotas[shared.rule.name, "slowed"] += 1
+        if ahead > services.config.limits.slow_down and (shared is None or shared.rule.per == "connection"):
             self.connection.close(
                 CloseReason(CloseCode.TOO_MANY, "far more messages or bytes than allowed", setting, ahead)
             )

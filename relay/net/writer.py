@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox, Owner, Tick, put_all
+from relay.limits.pace import Shape
 from relay.model import Message
 from relay.net.pacing import SEGMENT, Path, PathInfo
 from relay.net.transport import WOULD_BLOCK, WRITE_SIZE, Lost, Transport, lost
@@ -50,7 +51,7 @@ class Writer(Outbox):
 
     __slots__ = (
         "_bare", "_blocked", "_busy", "_calmed", "_credit", "_granted", "_keeper", "_last", "_path", "_pause",
-        "_repaired", "_services", "_since", "_unsent", "_urgent", "last_sent", "stopped", "transport",
+        "_repaired", "_services", "_since", "_unsent", "_urgent", "last_sent", "shape", "stopped", "transport",
     )  # fmt: skip
 
     def __init__(self, services: Services, transport: Transport, keeper: Keeper, tick: Tick) -> None:
@@ -69,6 +70,7 @@ class Writer(Outbox):
         self._last: bytes | None = None
         self._calmed = ""  # the congestion control that a simpler one stands in for
         self._repaired = 0
+        self.shape: Shape | None = None  # quotas of what is written
         self._since: dict[int, float] = {}  # by lane: since when something urgent waits
         self.last_sent = False
         self._busy = False
@@ -254,6 +256,8 @@ class Writer(Outbox):
         """
         if not (self._unsent or self.waiting):
             return False  # nothing to spend it on: what comes next asks again
+        if self.shape is not None and self._ahead_of(self.shape):
+            return False
         info = self.transport.path_info()
         if info is None or 2 * info.unsent > self.transport.lowat:
             self._keeper.watch_writable(True)
@@ -263,6 +267,8 @@ class Writer(Outbox):
         if settings.urgent_p99_ms and self._path is not None and self._path.rate:
             # Of the time there is, a quarter for the record under way; the rest is the kernel's and the network's.
             step = min(step, max(LEAST, int(self._path.rate * settings.urgent_p99_ms / 4000)))
+        if self.shape is not None:
+            step = min(step, max(LEAST, self.shape.step))
         self.part_bytes = min(step, settings.part_bytes)
         if settings.pace_bulk:
             if self._path is None:
@@ -288,6 +294,21 @@ class Writer(Outbox):
     def _grant(self, credit: int) -> None:
         self._granted += credit - self._credit
         self._credit = credit
+
+    def _ahead_of(self, shape: Shape) -> bool:
+        """Whether more was written than quotas allow: then bulk waits until they do. What is urgent still goes, within
+        the credit that is left to it.
+        """
+        if self._pause is not None:
+            return True
+        services = self._services
+        now = services.monotonic()
+        over = shape.ahead(self.bytes_out, now)
+        if over is None:
+            return False
+        services.counters.quotas[over.rule.name, "slowed"] += 1
+        self._pause = services.timers.at(now + over.seconds, self._after_pause)
+        return True
 
 
 def write_all(outboxes: Iterable[Outbox], lane: Lane, frame: bytes, message: Message, skip: Outbox | None) -> None:

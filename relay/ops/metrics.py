@@ -259,6 +259,13 @@ TABLE: Final = (
         ("code",),
     ),
     Entry(
+        "quota_limits",
+        "counter",
+        "Times a quota was at its limit, by its name and what was done: slowed, refused, dropped or closed.",
+        lambda c, g: _pairs(c.quotas),
+        ("quota", "action"),
+    ),
+    Entry(
         "messages_dropped",
         "counter",
         "Messages that a client did not get, by the plugin of their room, channel and reason.",

@@ -137,6 +137,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         rules.byte_rate,
         __version__,
         decisions=Decisions(config.internal.recent_decisions, time.time),
+        quotas=rules.quotas,
     )
 
     def key_fetch(issuer: str) -> KeyFetch | None:

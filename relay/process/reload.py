@@ -89,6 +89,8 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     services.config = new
     services.message_rate = rules.message_rate
     services.byte_rate = rules.byte_rate
+    rules.quotas.inherit(services.quotas)
+    services.quotas = rules.quotas
     state.addresses.adopt(new.limits)
     state.failures.adopt(new.limits)
     state.subjects.limit = new.limits.connections_per_subject

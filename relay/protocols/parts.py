@@ -68,6 +68,16 @@ def decode_part(payload: bytes) -> Part:
     return Part(flags, stream, position, size, payload[HEADER.size : start], data)
 
 
+def declared_bytes(payload: bytes) -> int | None:
+    """Bytes of the whole message that a first part begins, with its envelope; None for any other part. What is no part
+    counts as what it is.
+    """
+    if len(payload) < HEADER.size:
+        return len(payload)
+    _, flags, envelope, _, _, size = HEADER.unpack_from(payload)
+    return envelope + size if flags & FIRST else None
+
+
 class Parts:
     """One large message, encoded once for a protocol.
 

@@ -7,10 +7,9 @@ to the connection's work queue.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from relay import decisions
 from relay.auth.tokens import Identity
@@ -26,10 +25,12 @@ from relay.session import publishing, requests
 from relay.session.credentials import Credentials
 from relay.session.incoming import Incoming
 from relay.session.services import Services
+from relay.session.wire import Hold, Wire
 from relay.session.work import Job, Work
 
 if TYPE_CHECKING:
     from relay.session.leg import Leg
+    from relay.session.spending import Spending
 
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
 
@@ -37,33 +38,13 @@ KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
 ENDED: Final = CloseReason(CloseCode.NORMAL, "the session's first socket has ended")
 
 
-class Hold(enum.IntFlag):
-    """Why a connection is not read."""
-
-    WORK = 1
-    """As many of its requests wait for plugins as may."""
-    READERS = 2
-    """Those who hear it cannot keep up."""
-
-
-class Wire(Protocol):
-    """The socket's side of a connection, as the session sees it."""
-
-    outbox: Outbox
-
-    def close(self, reason: CloseReason, farewell: bytes | None) -> None:
-        """Sends what waits, `farewell`, and a close frame; then ends. Called once."""
-
-    def hold(self, reason: Hold, held: bool) -> None:
-        """Stops reading (True), and goes on once no reason is left."""
-
-
 class Connection:
     """A `Peer` of the hub. `home` is the room in its URL (plain mode), else ""; `address` where it comes from."""
 
     __slots__ = (
         "_at_home", "_incoming", "_readers", "address", "bare", "closing", "credentials", "home", "hub", "identity",
-        "joining", "legs", "messages", "outbox", "protocol", "services", "session", "subject", "wire", "work",
+        "joining", "legs", "messages", "outbox", "protocol", "services", "session", "spending", "subject", "wire",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +70,7 @@ class Connection:
         self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
         self.credentials = Credentials(self)
+        self.spending: Spending | None = None  # of quotas, once one is about it
         self._incoming: Incoming | None = None  # messages that come in parts
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
 
@@ -145,9 +127,7 @@ class Connection:
                 self._publish_home(Payload(KINDS[opcode], payload))
                 return
             if opcode == Kind.BINARY and is_part(payload) and self.protocol.takes_parts:
-                if self._incoming is None:
-                    self._incoming = Incoming(self)
-                whole = self._incoming.add(payload)
+                whole = self._parts().add(payload)
                 if whole is None:
                     return
                 command = whole
@@ -161,6 +141,12 @@ class Connection:
             self.refuse(refused.request, refused)
         except ProtocolError as error:
             self.close(error.reason)
+
+    def _parts(self) -> Incoming:
+        """Raises Refused."""
+        if self._incoming is None:
+            self._incoming = Incoming(self)
+        return self._incoming
 
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
@@ -266,6 +252,8 @@ class Connection:
         self.credentials.stop()
         if self._incoming is not None:
             self._incoming.stop()
+        if self.spending is not None:
+            self.spending.end()
         self.services.closed(self.subject)
 
     def junction(self) -> Junction:
@@ -324,8 +312,12 @@ class Connection:
     def say_drops(self, drops: dict[tuple[str, str, str], Drop] | None) -> None:
         for (room, channel, reason), drop in (drops or {}).items():
             plugin = self.count_drops(room, channel, reason, drop.count)
-            setting = f"channels.{channel}.capacity" if reason == "overflow" else None
-            self.note("dropped", reason, setting, f"in channel {channel}", room, plugin, count=drop.count)
+            code, setting = reason, None
+            if reason == "overflow":
+                setting = f"channels.{channel}.capacity"
+            elif reason.startswith("quotas."):
+                code, setting = "rate_limited", reason
+            self.note("dropped", code, setting, f"in channel {channel}", room, plugin, count=drop.count)
             if room:
                 self.answer(self.protocol.gap(room, drop.first, drop.last, setting or reason))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.errors import Refused
-from relay.protocols.base import Command
+from relay.protocols.base import Command, RequestId
 from relay.protocols.parts import FIRST, Joiner, Part, PartRefused, decode_part
 from relay.session import requests
 
@@ -54,6 +54,14 @@ class Incoming:
         except Refused:
             self._joiner.refuse(first)
             raise
+
+    def pass_over(self, payload: bytes) -> RequestId:
+        """The first part of a message that was refused by somebody else. Returns the id of its request. Raises
+        Refused.
+        """
+        part = decode_part(payload)
+        self._joiner.refuse(part)
+        return self._connection.protocol.request_in(part.envelope)
 
     def stop(self) -> None:
         if self._timer is not None:

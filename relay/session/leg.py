@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from relay.auth.tokens import Identity
 from relay.errors import CloseReason
-from relay.session.connection import Connection, Hold, Wire
+from relay.session.connection import Connection
+from relay.session.wire import Hold, Wire
 
 
 class Leg:

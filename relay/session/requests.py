@@ -16,6 +16,7 @@ from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presenc
 from relay.protocols.names import check_room_name
 from relay.rooms.room import Room
 from relay.session import publishing, recall
+from relay.session.spending import spend
 from relay.session.work import Job
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def join(connection: Connection, command: Join, *, at_start: bool = False) -> No
         raise Refused("already_joined")
     if limits.rooms_per_connection and len(joined) + len(connection.joining or ()) >= limits.rooms_per_connection:
         raise Refused("too_many_rooms", setting="limits.rooms_per_connection")
+    if connection.services.quotas.joins:
+        spend(connection, "joins", name, at_start=at_start)
     room = connection.hub.open(name)
     handler = room.handler
     try:
@@ -267,6 +270,8 @@ def call(connection: Connection, command: Call) -> None:
     if not connection.identity.grants.may_call(name):
         raise Refused("forbidden", "your token does not let you call this room's plugin")
     room = _joined_room(connection, name)
+    if connection.services.quotas.calls:
+        spend(connection, "calls", name)
     handler = room.handler
     if not handler.call_waits(command.method):
         _answer_call(connection, command, handler.call(room, connection, command.method, command.data))

@@ -15,6 +15,7 @@ from relay.counters import Counters
 from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.limits.buckets import Rate
+from relay.limits.quotas import Quotas
 from relay.plugin.supervisor import Supervised
 from relay.rooms.hub import Hub
 from relay.session.timers import Timers, Wheel
@@ -58,3 +59,5 @@ class Services:
     """By name, for those who come with one more socket."""
     producer: Connection | None = None
     """Whose message is being handled just now: who waits if its readers cannot keep up."""
+    quotas: Quotas = field(default_factory=Quotas)
+    """In force for connections that come from now on."""

@@ -10,7 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.config import Config, load
-from relay.config.schema import Channel, PluginTable, default_channels, default_plugins, issuers_of
+from relay.config.schema import (
+    Channel,
+    PluginTable,
+    Quota,
+    default_channels,
+    default_plugins,
+    default_quotas,
+    issuers_of,
+)
 from relay.errors import ConfigError, ConfigProblem
 from tests.unit.config.conftest import Fails, Loads
 
@@ -142,6 +150,35 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
             ":1: proxy.trusted: is empty: nobody's word about a client's address would be believed",
         ),
         ("limits.allow_addresses = ['::1', '::1']", ":1: limits.allow_addresses: names the same one twice"),
+        ("[quotas.x]\ncounts = 'joins'\nper = 'subject'", ":1: quotas.x.rate: is missing"),
+        (
+            "[quotas.x]\nper = 'subjet'\nrate = 1\ncounts = 'joins'",
+            ":2: quotas.x.per: expected one of address, connection, plugin, room, subject, tenant "
+            "(did you mean `subject`?)",
+        ),
+        (
+            "[quotas.x]\ncounts = 'bytes_out'\nper = 'room'\nrate = 1e6",
+            ":3: quotas.x.per: bytes_out cannot be counted per room "
+            "(bound what goes in: a room's members are each sent what is published in it)",
+        ),
+        (
+            "[quotas.x]\ncounts = 'messages_out'\nper = 'subject'\nrate = 1\nat_limit = 'slow'",
+            ":5: quotas.x.at_limit: messages_out cannot be slowed down (bytes_out can; or refuse, or close)",
+        ),
+        (
+            "[quotas.x]\ncounts = 'bytes_out'\nper = 'subject'\nrate = 1\nat_limit = 'slow'\nrooms = ['a']",
+            ":6: quotas.x.rooms: what is written more slowly is a whole connection (leave it out, or refuse, or close)",
+        ),
+        (
+            "[quotas.x]\ncounts = 'bytes_in'\nper = 'room'\nrate = 1000\nburst = 2000",
+            ":5: quotas.x.burst: a message of 65536 bytes (limits.message_bytes) would never get through "
+            "(at least 65536)",
+        ),
+        (
+            "[quotas.x]\ncounts = 'calls'\nper = 'plugin'\nrate = 1\nplugins = ['caht']",
+            ":5: quotas.x.plugins[0]: no such plugin (did you mean `chat`?)",
+        ),
+        ("[quotas.joins]\nrates = 5", ":2: quotas.joins.rates: no such setting"),
         ("limits.slow_down = true", ":1: limits.slow_down: expected a number, got a boolean"),
         ("limits.slow_down = nan", ":1: limits.slow_down: must be finite"),
         ("limits.slow_down = inf", ":1: limits.slow_down: must be finite"),
@@ -471,3 +508,17 @@ def test_an_issuer_needs_a_key_and_a_name(fails: Fails) -> None:
     ]
     [found] = fails(ISSUER.format("").replace("issuers.acme", "issuers.'a b'"))
     assert 'auth.issuers."a b": is no name (letters, digits, - and _)' in found
+
+
+def test_a_table_of_a_quota_that_always_exists_changes_it_and_another_name_adds_one(loads: Loads) -> None:
+    quotas = loads("""
+        [quotas.joins]
+        rate = 5
+        [quotas.crowd]
+        counts = "messages_in"
+        per = "room"
+        rate = 100
+    """).config.quotas
+    assert quotas["joins"] == Quota(counts="joins", per="connection", rate=5.0, burst=500.0)
+    assert quotas["calls"] == default_quotas()["calls"]
+    assert quotas["crowd"].at_limit == "refuse"

@@ -13,6 +13,7 @@ import pytest
 from plugins.bridge import Bridge
 from relay.config import Config, load
 from relay.config.describe import settings
+from relay.config.quotas import Quota
 from relay.config.render import configuration_md, default_toml, json_schema
 from relay.config.schema import Channel, Key, PluginTable
 
@@ -69,19 +70,21 @@ def test_config_toml_fits_a_terminal() -> None:
     assert max(map(len, default_toml().splitlines())) <= 110
 
 
-@pytest.mark.parametrize("key", [key for key in ALL if not re.match(r"(channels|plugins)(\.|$)|.*\.NAME\.", key)])
+@pytest.mark.parametrize(
+    "key", [key for key in ALL if not re.match(r"(channels|quotas|plugins)(\.|$)|.*\.NAME\.", key)]
+)
 def test_config_toml_names_every_key(key: str) -> None:
     assert re.search(rf"^#?{key.rpartition('.')[2]} = |\[\[{re.escape(key)}\]\]", default_toml(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("key", [key for key in ALL if key not in ("channels", "plugins")])
+@pytest.mark.parametrize("key", [key for key in ALL if key not in ("channels", "quotas", "plugins")])
 def test_the_reference_has_every_key_with_its_variable(key: str) -> None:
     [row] = re.findall(rf'^\| <a id="{re.escape(key)}"></a>.*$', configuration_md(), re.MULTILINE)
     if not re.search(r"(^|\.)(keys|sni)\.", key):
         assert row.endswith(f"| `RELAY__{key.replace('.', '__').upper()}` |")
 
 
-@pytest.mark.parametrize("table", [Config, PluginTable, Channel, Key])
+@pytest.mark.parametrize("table", [Config, PluginTable, Channel, Quota, Key])
 def test_every_setting_has_a_meaning(table: type[msgspec.Struct]) -> None:
     for setting in settings(table):
         assert setting.meaning or setting.table, setting.name

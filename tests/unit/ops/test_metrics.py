@@ -54,6 +54,7 @@ def counted() -> Counters:
     counters.closed[1000] = 4
     counters.refused["forbidden"] = 5
     counters.dropped["chat", "bulk", "full"] = 6
+    counters.quotas["joins", "refused"] = 12
     counters.plugin_failures["chat"] = 7
     counters.plugin_refusals["chat"] = 8
     counters.plugin_stalls["chat"] = 9

@@ -32,9 +32,11 @@ from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
 from relay.rooms.journal import Journal
 from relay.session import requests
-from relay.session.connection import Connection, Hold
+from relay.session.metered import make_connection
 from relay.session.services import Services
+from relay.session.spending import compile_quotas
 from relay.session.timers import Timers, Wheel
+from relay.session.wire import Hold
 from tests.unit.protocols.table import JSON
 
 START = 1_800_000_000.0
@@ -76,6 +78,7 @@ class House:
         self.bugs: list[BaseException] = []
         self.tokens: dict[str, Identity] = {}
         self.gone: list[str] = []
+        self.address = "192.0.2.1"  # of the clients that come
         self.tick = tick or Tick(lambda: None)
         self.tick.clock = trio.current_time
         epochs = itertools.count(1)
@@ -110,6 +113,7 @@ class House:
             byte_rate=Rate(limits.bytes_per_second, limits.bytes_burst),
             version="test",
             closed=self.gone.append,
+            quotas=compile_quotas(config.quotas),
         )
 
     def _plugin(self, name: str, plugin: type[Plugin], table: dict[str, Any]) -> Supervised:
@@ -215,7 +219,9 @@ class Client:
         self.farewell: bytes | None = None
         self.held: list[bool] = []
         self._holds = Hold(0)
-        self.connection = Connection(house.services, self, who, protocol, f"session of {who.subject}", home)
+        self.connection = make_connection(
+            house.services, self, who, protocol, f"session of {who.subject}", home, house.address
+        )
         self._all.append(self)
         self.connection.start(last)
 

@@ -9,8 +9,8 @@ import pytest
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason
-from relay.session.connection import Hold
 from relay.session.leg import Leg
+from relay.session.wire import Hold
 from tests.unit.session.kit import Client, House, channels, heard, open_house, settings
 from tests.unit.session.plugins import Quick
 

@@ -1,0 +1,36 @@
+"""The socket's side of a connection, as the session sees it.
+
+Not here: sockets (net/link is one). The one rule: each who stops a connection's reading has a reason of its own, and it
+is read again once none is left.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from relay.delivery.outbox import Outbox
+from relay.errors import CloseReason
+
+
+class Hold(enum.IntFlag):
+    """Why a connection is not read."""
+
+    WORK = 1
+    """As many of its requests wait for plugins as may."""
+    READERS = 2
+    """Those who hear it cannot keep up."""
+    QUOTA = 4
+    """It has spent more of a quota than there was."""
+
+
+class Wire(Protocol):
+    """A socket with an outbox."""
+
+    outbox: Outbox
+
+    def close(self, reason: CloseReason, farewell: bytes | None) -> None:
+        """Sends what waits, `farewell`, and a close frame; then ends. Called once."""
+
+    def hold(self, reason: Hold, held: bool) -> None:
+        """Stops reading (True), and goes on once no reason is left."""
