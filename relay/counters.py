@@ -59,6 +59,7 @@ class Counters:
         "refused",
         "rejected",
         "reloads",
+        "shed",
         "slowed",
         "tickets",
         "tls_failures",
@@ -90,6 +91,7 @@ class Counters:
         self.bytes_out = 0
         self.writes = 0  # writes to sockets; messages per write tells how much coalescing there is
         self.paused = 0  # times a producer was not read because a reader could not keep up
+        self.shed = 0  # connections ended because memory was short
         self.slowed = 0  # times reading from a connection was put off because of its rates
         self.quotas: dict[tuple[str, str], int] = defaultdict(int)  # bounds met, by (quota, what was done)
         self.refused: dict[str, int] = defaultdict(int)  # requests refused on live connections, by code

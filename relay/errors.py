@@ -137,7 +137,7 @@ CLOSE_CODES: Final[dict[CloseCode, tuple[str, bool]]] = {
     CloseCode.INTERNAL: ("A bug on our side, logged with the connection's id.", True),
     CloseCode.TOO_SLOW: ("The client did not read: its queue of one channel was full, or it stopped answering.", True),
     CloseCode.TOO_MANY: ("A rate or a count was exceeded; the reason names the config key.", True),
-    CloseCode.OVERLOADED: ("The server is full.", True),
+    CloseCode.OVERLOADED: ("The server is full, or short of memory.", True),
     CloseCode.UNAUTHORIZED: ("The token is missing, invalid, expired or revoked: get a new one first.", False),
     CloseCode.FORBIDDEN: ("The token does not grant this.", False),
     CloseCode.NO_SUCH_ROOM: ("No plugin serves a room of that name.", False),

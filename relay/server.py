@@ -33,11 +33,13 @@ from relay.front.plugin_pages import PluginPages
 from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
 from relay.net.poller import make_poller
 from relay.net.transport import Transport
+from relay.ops.memory import Cgroup
 from relay.ops.systemd import notify
 from relay.plugin.supervisor import run_all
 from relay.process.assembly import assemble
 from relay.process.clocks import run_alarm, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain
+from relay.process.pressure import MemoryWatch
 from relay.process.reload import KeyRefresh, Load, reload
 from relay.process.reload_plugin import reload_plugin
 
@@ -66,6 +68,7 @@ class Server:
         parts = self.parts = assemble(load(), self._spawn)
         self.config, self.counters, self.state = parts.config, parts.counters, parts.state
         self.hub, self.services = parts.hub, parts.services
+        self._memory = MemoryWatch(self.state, self.services, Cgroup.of_this_process())
         self._keys = KeyRefresh()
         self._work: trio.Nursery | None = None
 
@@ -111,6 +114,7 @@ class Server:
                 if self.parts.store is not None:
                     background.start_soon(self.parts.store.run)
                 background.start_soon(run_look, self.parts.revoking.look)
+                background.start_soon(run_look, self._memory.look)
                 background.start_soon(watch_wall_clock, time.time, self.services.sessions.values)
                 await background.start(run_all, self.parts.plugins)
                 self._keys.begin(background, self.state.rules)

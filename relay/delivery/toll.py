@@ -29,7 +29,7 @@ class Toll(StandIn):
         if message is None or self._passes(index, message):
             self.target.put(index, frame, message)
 
-    def put_parts(self, index: int, parts: Parts, message: Message | None = None) -> None:
+    def put_parts(self, index: int, parts: Parts, message: Message | None) -> None:
         if message is None or self._passes(index, message):
             self.target.put_parts(index, parts, message)
 

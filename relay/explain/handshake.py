@@ -92,6 +92,14 @@ ADDRESS: Final = (
         ("limits.max_connections",), 503,
     ),
     Explanation(
+        "short_of_memory", ("handshake",), "The server uses more memory than its mark.",
+        "Many clients that do not read, a plugin that keeps too much, or a mark that is too low.",
+        "Retry after Retry-After, elsewhere if there is elsewhere.",
+        "Does most of it wait for clients (relay_outbox_bytes)? Then lower the channels' capacity. Else look at plugins"
+        " and history. The mark is limits.memory_bytes, or limits.memory_share of the cgroup's limit.",
+        ("limits.memory_bytes", "limits.memory_share"), 503,
+    ),
+    Explanation(
         "draining", ("handshake",), "The server is going away and takes nobody new.",
         "A restart or a deploy.",
         "Retry: another process or the next one will answer.",

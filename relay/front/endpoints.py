@@ -111,10 +111,11 @@ class Pages:
         return Response.json({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """Ready for new connections; 503 while draining."""
+        """Ready for new connections; 503 while draining, or short of memory."""
         await trio.lowlevel.checkpoint()
-        ready = self.state.ready
-        return Response.json({"status": "ready" if ready else "draining"}, 200 if ready else 503)
+        state = self.state
+        status = "draining" if state.draining else "short of memory" if state.short_of_memory else "ready"
+        return Response.json({"status": status}, 200 if state.ready else 503)
 
     async def auth_check(self, request: Request) -> Response:
         """Tells a page why its token is refused, which the browser's WebSocket does not."""
@@ -222,6 +223,7 @@ class Pages:
             ready=self.state.ready,
             log_lines_lost=lines_lost(),
             revocations=len(self.state.revocations),
+            short_of_memory=bool(self.state.short_of_memory),
             addresses_waiting=self.state.failures.waiting(trio.current_time()),
         )
 

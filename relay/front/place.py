@@ -44,6 +44,9 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
     config = services.config
     if state.draining:
         raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
+    if state.short_of_memory:
+        why, setting = "this server is short of memory", state.short_of_memory
+        raise Rejected(503, "short_of_memory", why, retry_after=10.0, setting=setting)
     most = config.limits.max_connections
     if most and services.counters.connections >= most:
         raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")

@@ -155,6 +155,8 @@ class State:
     revocations: Revocations
     failures: Failures
     draining: bool = False
+    short_of_memory: str = ""
+    """The setting of the mark that was passed; "": memory is not short."""
     started_at: float = field(default_factory=time.time)
     links: set[Link] = field(default_factory=set)
     tickets: Tickets = field(default_factory=Tickets)
@@ -173,4 +175,4 @@ class State:
 
     @property
     def ready(self) -> bool:
-        return not self.draining
+        return not self.draining and not self.short_of_memory

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from relay import __version__
 from relay.counters import DELAYS, Counters, Delays
+from relay.ops.memory import resident_bytes
 from relay.plugin.meters import Meter
 
 PREFIX: Final = "relay_"
@@ -52,6 +53,7 @@ class Gauges:
     meters: Iterable[tuple[str, Meter]] = ()
     """Plugins' own figures, each with its plugin's name."""
     addresses_waiting: int | None = None
+    short_of_memory: bool | None = None
     revocations: int | None = None
 
 
@@ -102,14 +104,6 @@ def _sets(table: Mapping[tuple[str, str, str], int]) -> Values:
     return [(labels, value) for labels, value in sorted(table.items())]
 
 
-def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Memory of this process that is in RAM, bytes; None where /proc does not tell."""
-    try:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def open_descriptors(folder: Path = Path("/proc/self/fd")) -> int | None:
     """File descriptors of this process, the one that lists them not counted; None where /proc does not tell."""
     try:
@@ -121,7 +115,12 @@ def open_descriptors(folder: Path = Path("/proc/self/fd")) -> int | None:
 TABLE: Final = (
     Entry("build_info", "gauge", "Always 1, with the version.", lambda c, g: [((__version__,), 1)], ("version",)),
     Entry("start_time_seconds", "gauge", "When the process started, Unix time.", lambda c, g: _one(g.started_at)),
-    Entry("ready", "gauge", "1: takes new connections; 0: starting or draining.", lambda c, g: _one(g.ready)),
+    Entry(
+        "ready",
+        "gauge",
+        "1: takes new connections; 0: starting, draining or short of memory.",
+        lambda c, g: _one(g.ready),
+    ),
     # Connections.
     Entry("tcp_connections_accepted", "counter", "TCP connections accepted.", lambda c, g: _one(c.accepted)),
     Entry(
@@ -383,6 +382,13 @@ TABLE: Final = (
         lambda c, g: _one(g.log_lines_lost),
     ),
     Entry("resident_memory_bytes", "gauge", "Memory of the process in RAM.", lambda c, g: _one(resident_bytes())),
+    Entry(
+        "short_of_memory",
+        "gauge",
+        "1: memory is above its mark, and nobody new comes in.",
+        lambda c, g: _one(g.short_of_memory),
+    ),
+    Entry("connections_shed", "counter", "Connections ended because memory was short.", lambda c, g: _one(c.shed)),
     Entry("open_descriptors", "gauge", "File descriptors of the process.", lambda c, g: _one(open_descriptors())),
 )
 

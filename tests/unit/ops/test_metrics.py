@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from relay.counters import Counters
-from relay.ops.metrics import TABLE, Gauges, exposition, open_descriptors, resident_bytes
+from relay.ops.memory import resident_bytes
+from relay.ops.metrics import TABLE, Gauges, exposition, open_descriptors
 from relay.plugin.meters import Meter
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
@@ -36,6 +37,7 @@ FULL = Gauges(
     ready=True,
     log_lines_lost=0,
     addresses_waiting=0,
+    short_of_memory=False,
     revocations=3,
 )
 
