@@ -4,7 +4,7 @@
 # PYTHON=/path/to/python chooses the interpreter of a new .venv; ARGS="..." is passed on to `run`, `test` and `bench`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check certs bench clean
+.PHONY: help run test check certs fuzz bench clean
 
 PY := .venv/bin/python
 export PYTHON
@@ -26,6 +26,9 @@ check: .venv/.with-test .venv/.with-lint ## format, lint, types and the floors o
 
 certs: .venv/.with-run ## make the development CA, certificate and token secret in certs/
 	@$(PY) -m relay certs dev
+
+fuzz: .venv/.with-test ## feed every reader of foreign bytes with noise (docs/security.md): ARGS="--inputs 10000000"
+	@$(PY) -m tests.fuzz $(ARGS)
 
 bench: .venv/.with-test ## measure against a bare C loop and other servers (docs/performance.md): ARGS="--quick"
 	@$(PY) -m benchmarks $(ARGS)

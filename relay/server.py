@@ -37,7 +37,7 @@ from relay.ops.memory import Cgroup
 from relay.ops.systemd import notify
 from relay.plugin.supervisor import run_all
 from relay.process.assembly import assemble
-from relay.process.clocks import run_alarm, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
+from relay.process.clocks import run_alarm, run_lag, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain
 from relay.process.pressure import MemoryWatch
 from relay.process.reload import KeyRefresh, Load, reload
@@ -110,6 +110,7 @@ class Server:
                 background.start_soon(run_timers, self.services.timers)
                 background.start_soon(run_wheel, self.services.wheel)
                 background.start_soon(run_alarm, self.counters)
+                background.start_soon(run_lag, self.state.lag)
                 background.start_soon(run_sweep, self.hub)
                 if self.parts.store is not None:
                     background.start_soon(self.parts.store.run)

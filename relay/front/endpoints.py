@@ -220,6 +220,7 @@ class Pages:
             unsent_bytes_most=most,
             certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},
             started_at=self.state.started_at,
+            loop_lag=self.state.lag.longest,
             ready=self.state.ready,
             log_lines_lost=lines_lost(),
             revocations=len(self.state.revocations),

@@ -35,6 +35,7 @@ from relay.net.jwks_fetch import JwksFetcher
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
 from relay.net.websocket import EngineLimits
+from relay.ops.lag import Lag
 from relay.protocols.base import WireProtocol
 from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
@@ -160,6 +161,7 @@ class State:
     started_at: float = field(default_factory=time.time)
     links: set[Link] = field(default_factory=set)
     tickets: Tickets = field(default_factory=Tickets)
+    lag: Lag = field(default_factory=Lag)
 
     def check_failures(self, address: str) -> None:
         """Raises Rejected while an address has to wait after too many bad tokens."""

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from relay.counters import Counters
+from relay.ops.lag import Lag
 from relay.rooms.hub import Hub
 from relay.session.connection import Connection
 from relay.session.everybody import for_each
@@ -21,6 +22,7 @@ log = logging.getLogger("relay")
 
 ALARM_EVERY: Final = 10.0  # seconds
 SWEEP_EVERY: Final = 5.0  # seconds
+LAG_EVERY: Final = 0.1  # seconds
 LOOK_EVERY: Final = 1.0  # seconds
 SET_BY: Final = 0.5  # seconds the wall clock moves against the other before somebody has set it
 
@@ -80,6 +82,15 @@ async def watch_wall_clock(
             apart += moved
             log.warning("the wall clock was set", extra={"fields": {"seconds": round(moved, 3)}})
             await for_each(sessions(), lambda connection: connection.credentials.look())
+
+
+async def run_lag(lag: Lag) -> None:
+    """Measures how late the loop is: what is due every tenth of a second comes so much later."""
+    while True:
+        due = trio.current_time() + LAG_EVERY
+        await trio.sleep_until(due)
+        now = trio.current_time()
+        lag.add(now - due, now)
 
 
 async def run_alarm(counters: Counters) -> None:

@@ -21,8 +21,9 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from tests.fuzz.in_files import configuration
 from tests.fuzz.noise import Noise
-from tests.fuzz.targets import TARGETS, Target, configuration
+from tests.fuzz.targets import TARGETS, Target
 
 # Shares of the inputs; what costs a hundred times as much gets fewer.
 SHARES = {"config": 0.1, "head": 0.7}
@@ -81,7 +82,6 @@ def run_block(name: str, seed: int, block: int, inputs: int) -> Tally:
     tally.descriptors = len(os.listdir("/proc/self/fd")) - descriptors
     if name == "config":
         configuration.clean_up()
-        configuration._file = None
     return tally
 
 
