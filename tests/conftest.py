@@ -1,9 +1,12 @@
-"""How all tests run: what hypothesis may take for granted, and the line that says loudly what did not run."""
+"""How all tests run: what hypothesis may take for granted, the figures that tests have measured, and the line that says
+loudly what did not run.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,11 +16,24 @@ settings.register_profile("relay", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("thorough", settings.get_profile("relay"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relay"))
 
+Figures: TypeAlias = Callable[[str], None]
+_figures = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Takes a line to be printed at the end of the run: what was measured, not what was promised."""
+    return request.config.stash.setdefault(_figures, []).append
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Say what was left out for lack of a component, whatever options pytest was given."""
+    """Say what was measured and what was left out for lack of a component, whatever options pytest was given."""
     yield
+    if lines := terminalreporter.config.stash.get(_figures, []):
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
     reasons = {
         str(report.longrepr[2]).removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])

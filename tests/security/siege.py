@@ -125,6 +125,15 @@ class RelayThread(RelayProcess):
 class RelayApart(RelayProcess):
     """A relay in a process of its own, for what would hit this one as well."""
 
+    def memory(self) -> int:
+        """Bytes in RAM."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def standing(self) -> dict[str, int]:
         return {"descriptors": len(os.listdir(f"/proc/{self.process.pid}/fd")), **await _gauges(self)}
 
