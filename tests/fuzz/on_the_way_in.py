@@ -19,8 +19,9 @@ from relay.auth.refusals import TOKEN_CODES
 from relay.auth.tokens import Verifier
 from relay.config import schema
 from relay.errors import Rejected
+from relay.net.deflate import Wishes, agree, parse_offers
 from relay.net.forwarded import hops
-from relay.net.handshake import check_upgrade, find_token, is_upgrade
+from relay.net.handshake import check_upgrade, find_credential, is_upgrade
 from relay.net.head import Headers, HeadScanner, Request
 from relay.net.origins import OriginPolicy
 from relay.net.proxy_protocol import HeaderReader, Malformed
@@ -57,17 +58,18 @@ def head(data: bytes) -> str:
             http_version=event.http_version.decode("ascii"),
         )
         request.parameter("room")
-        find_token(request, token_in_query=True)
+        find_credential(request, token_in_query=True, cookie="token")
         ORIGINS.allows(request.headers.get("origin"), request.host, True)
         if not is_upgrade(request):
             return "a request"
-        upgrade = check_upgrade(request, token_in_query=True)
+        upgrade = check_upgrade(request, token_in_query=True, cookie="token")
+        agreement = agree(parse_offers(upgrade.extensions), Wishes(15, True))
     except Rejected as rejected:
         assert rejected.status in (400, 401, 405, 426, 505)
         return f"{rejected.status} {rejected.code}"
     assert request.method == "GET"
-    assert upgrade.token is None or upgrade.token.isascii()
-    return "a handshake"
+    assert upgrade.credential is None or upgrade.credential.value.isascii()
+    return "a handshake" if agreement is None else "a handshake with compression"
 
 
 def _scan(data: bytes, step: int) -> tuple[int | None, tuple[int, str] | None]:
@@ -94,6 +96,9 @@ HEADS: Final = [
     WEBSOCKET.replace(b"/rooms/lobby?last=5", b"/ws?session=abc&channels=urgent,state&token=e30") + b"\r\n",
     WEBSOCKET.replace(b"lobby", b"chat:%C3%A9%2F1")
     + b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
+    WEBSOCKET
+    + b"Cookie: a=b; token=e30.e30.e30\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10,"
+    + b" permessage-deflate; client_no_context_takeover\r\n\r\n",
     b"GET /auth/check?room=lobby HTTP/1.1\r\nHost: [::1]:8443\r\nAuthorization: Bearer abc\r\n\r\n",
     b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
     b"GET https://relay.example/ws HTTP/1.1\r\nHost: relay.example\r\nConnection: keep-alive, Upgrade\r\n\r\n",
@@ -104,6 +109,8 @@ HEAD_WORDS: Final = [
     b"#", b"\r\n\r\n", b"Host: a\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"HTTP/1.0",
     b"Sec-WebSocket-Protocol: ", b"bearer.", b"xn--a", b"Expect: 100-continue\r\n", b"A: b\r\n" * 13, b"X" * 700,
     b"http://", b"//", b"../", b"[", b"]", b"@", b"=", b'"', b"Origin: null\r\n",
+    b"permessage-deflate", b"; server_max_window_bits=", b"client_max_window_bits", b"8", b"16", b"Cookie: token=",
+    b"?ticket=",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -17,6 +18,7 @@ from relay.errors import CLOSE_CODES, ERROR_CODES, CloseCode, CloseReason, Refus
 from relay.front.state import PLAIN, PROTOCOLS, relay_v1
 from relay.limits.buckets import Rate
 from relay.model import Kind, Message, Payload
+from relay.net.deflate import Agreement, Wishes, agree, parse_offers
 from relay.net.websocket import Engine, EngineLimits
 from relay.protocols.base import Auth, Command, ProtocolError, Publish
 from relay.protocols.parts import FIRST, LAST, Joiner, Part, PartRefused, decode_part, encode_part
@@ -36,9 +38,9 @@ class Heard:
 
     __slots__ = ("engine", "events")
 
-    def __init__(self, fast: bool) -> None:
+    def __init__(self, fast: bool, agreement: Agreement | None = None) -> None:
         self.events: list[tuple[object, ...]] = []
-        self.engine = Engine(self, LIMITS[fast])
+        self.engine = Engine(self, LIMITS[fast], agreement)
         self.engine.message = self.message
 
     def message(self, opcode: int, payload: bytes) -> None:
@@ -48,6 +50,8 @@ class Heard:
         self.events.append((opcode, payload))
 
     def several(self) -> None: ...
+
+    def inflated(self, more: int) -> None: ...
 
     def ping(self, payload: bytes) -> None:
         self.events.append(("ping", payload))
@@ -73,12 +77,16 @@ def frames(data: bytes) -> str:
             if start < stop:
                 other.engine.feed(data[start:stop], 100.0)
         assert other.events == whole.events, (fast, places)
-    ends = [event for event in whole.events if event[0] in ("closed", "failed")]
+    return _end_of(whole)
+
+
+def _end_of(heard: Heard) -> str:
+    ends = [event for event in heard.events if event[0] in ("closed", "failed")]
     assert len(ends) <= 1
     if not ends:
         return "open"
-    assert whole.events[-1] is ends[0]
-    assert whole.engine.stopped
+    assert heard.events[-1] is ends[0]
+    assert heard.engine.stopped
     if ends[0][0] == "failed":
         assert ends[0][1] in FRAME_CODES
     return f"{ends[0][0]} {ends[0][1]}" if ends[0][0] == "failed" else "closed"
@@ -127,6 +135,63 @@ def build_frames(source: Random) -> bytes:
                 opcode, payload, fin=source.random() < 0.5, reserved=reserved, mask=source.choice((mask, None))
             )
     return sent[: source.randint(1, len(sent))] if source.random() < 0.3 else sent
+
+
+# Compressed frames.
+
+AGREEMENTS: Final = [
+    agree(parse_offers([offer]), Wishes(15, True))
+    for offer in ("permessage-deflate", "permessage-deflate; client_no_context_takeover; client_max_window_bits=9")
+]
+
+
+def deflated(data: bytes) -> str:
+    """Compressed messages, whole and cut anywhere, with a context and without: never more than a message may have."""
+    outcomes = []
+    for agreement in AGREEMENTS:
+        whole = Heard(True, agreement)
+        whole.engine.feed(data, 100.0)
+        cut = data[-1] * len(data) // 256 if data else 0
+        other = Heard(True, agreement)
+        for piece in (data[:cut], data[cut:]):
+            if piece:
+                other.engine.feed(piece, 100.0)
+        assert other.events == whole.events, cut
+        outcomes.append(_end_of(whole))
+    return outcomes[0] if outcomes[0] == outcomes[1] else "by context"
+
+
+def _zipped(message: bytes, tail: int = 4) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -9)
+    squeezed = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return squeezed[: len(squeezed) - tail]
+
+
+DEFLATED: Final = [
+    frame(TEXT, _zipped(b"hello hello hello"), reserved=4),
+    frame(TEXT, _zipped(b"first first")[:5], reserved=4, fin=False) + frame(CONTINUATION, _zipped(b"first first")[5:]),
+    frame(BINARY, _zipped(bytes(600)), reserved=4) + frame(BINARY, _zipped(bytes(601)), reserved=4),
+    frame(BINARY, _zipped(bytes(1 << 20)), reserved=4),
+    frame(TEXT, b"plain") + frame(TEXT, _zipped("é🎉".encode() * 40), reserved=4) + frame(PING, b"x"),
+    frame(TEXT, b"\x03\x00" * 9, reserved=4),
+    frame(TEXT, b"", reserved=4),
+    frame(TEXT, _zipped(b"\xff\xfe"), reserved=4),
+]
+
+
+def build_deflated(source: Random) -> bytes:
+    sent = b""
+    for _ in range(source.randint(1, 4)):
+        message = source.choice((b"", b"ab" * 99, "🎉".encode() * 50, source.randbytes(90), bytes(599), bytes(50000)))
+        squeezed = bytearray(_zipped(message, source.choice((4, 4, 4, 0, 2))))
+        if squeezed and source.random() < 0.4:
+            squeezed[source.randrange(len(squeezed))] ^= 1 << source.randrange(8)
+        cut = source.randrange(len(squeezed) + 1) if source.random() < 0.4 else len(squeezed)
+        first = source.choice((TEXT, BINARY))
+        sent += frame(first, bytes(squeezed[:cut]), fin=cut == len(squeezed), reserved=source.choice((4, 4, 4, 0)))
+        if cut < len(squeezed):
+            sent += frame(CONTINUATION, bytes(squeezed[cut:]), reserved=source.choice((0, 0, 0, 4)))
+    return sent
 
 
 # Envelopes.

@@ -42,6 +42,9 @@ TARGETS: Final = (
         on_the_wire.build_frames,
     ),
     Target(
+        "deflate", on_the_wire.deflated, on_the_wire.DEFLATED, [b"\0\0\xff\xff", b"\x03\0"], on_the_wire.build_deflated
+    ),
+    Target(
         "json",
         on_the_wire.envelope("relay.v1.json", TEXT),
         [json.dumps(one).encode() for one in on_the_wire.REQUESTS],
