@@ -6,7 +6,7 @@ does.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -79,6 +79,13 @@ class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
     presence: Annotated[bool, about("Members see who joins and leaves.")] = False
     max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
     hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
+    isolate: Annotated[
+        Literal["none", "process"],
+        about("process: it runs in a process of its own, and cannot hold, crash or fill the relay's."),
+    ] = "none"
+    memory_bytes: Annotated[
+        Bytes, about("Memory of that process, bytes of address space; 0: any. Only with isolate = 'process'.")
+    ] = 0
 
 
 def default_plugins() -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import re
 import sys
@@ -24,7 +25,9 @@ from relay.config.schema import PluginTable
 from relay.config.suggest import did_you_mean
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem, PluginError
+from relay.plugin import web
 from relay.plugin.api import Plugin
+from relay.plugin.calls import is_call
 from relay.plugin.checks import check_class, read_settings
 from relay.rooms.room import RoomRule
 
@@ -52,6 +55,15 @@ class LoadedPlugin:
     where: str
     filters: tuple[RoomPattern, ...] = ()
     publish: PatternSet = NOWHERE
+    isolate: bool = False
+    memory_bytes: int = 0
+    source: str = ""
+    """How another process finds the class: what `find` wants, a line each."""
+    channels: tuple[str, ...] = ()
+    calls: bool = False
+    """It has methods marked with @call."""
+    pages: tuple[tuple[str, str, bool], ...] = ()
+    """(method, path, public) of those marked with @route."""
 
 
 def load_plugins(
@@ -110,7 +122,11 @@ def _load(
         use = f"{key}.use" if table.use else key
         problems.append(ConfigProblem(where(use), use, problem.what, problem.hint))
         return None
-    return accept(name, plugin, table, own, patterns=patterns, channels=channels, where=where, problems=problems)
+    source = f"{table.use or name}\n{directory.absolute()}"
+    return accept(
+        name, plugin, table, own,
+        patterns=patterns, channels=channels, where=where, problems=problems, source=source,
+    )  # fmt: skip
 
 
 def accept(
@@ -123,6 +139,7 @@ def accept(
     channels: Channels,
     where: Where,
     problems: list[ConfigProblem],
+    source: str = "",
 ) -> LoadedPlugin | None:
     """A class and its table, checked; None if one of them cannot be used, and `problems` says why."""
     key = f"plugins.{name}"
@@ -152,7 +169,24 @@ def accept(
         max_members=table.max_members,
     )
     timeout = table.hook_timeout
-    return LoadedPlugin(name, plugin, settings, rule, patterns, timeout, where(key), filters, PatternSet(publish))
+    methods = [inspect.getattr_static(plugin, attribute) for attribute in dir(plugin)]
+    return LoadedPlugin(
+        name,
+        plugin,
+        settings,
+        rule,
+        patterns,
+        timeout,
+        where(key),
+        filters,
+        PatternSet(publish),
+        isolate=table.isolate == "process",
+        memory_bytes=table.memory_bytes,
+        source=source,
+        channels=channels.names,
+        calls=any(map(is_call, methods)),
+        pages=tuple(getattr(method, web.MARK) for method in methods if web.is_page(method)),
+    )
 
 
 def _patterns(

@@ -75,7 +75,12 @@ class Supervised:
     def _make(self, loaded: LoadedPlugin) -> Plugin:
         for file in _files(loaded.plugin):
             self._watchdog.knows(file, self.name)
-        return loaded.plugin(loaded.name, loaded.settings, self.handle)
+        kind = loaded.plugin
+        if loaded.isolate:
+            from relay.plugin.isolate.standin import standin_for
+
+            kind = standin_for(loaded)
+        return kind(loaded.name, loaded.settings, self.handle)
 
     def _bind(self) -> None:
         """Looks at which hooks the plugin has; one that is switched off has those that refuse."""

@@ -229,11 +229,13 @@ async def test_the_examples_of_the_docs_are_answered_as_they_say(tmp_path: Path)
 def test_the_docs_list_every_route() -> None:
     from relay.counters import Counters
     from relay.front.api import Api, ApiKeys
+    from relay.front.api_plugins import PluginRoutes
     from relay.front.api_revocations import RevocationRoutes
     from relay.front.api_routes import Operations
 
     api = Api(Counters(), lambda: ApiKeys(()))
     Operations(None, None).add_to(api)  # type: ignore[arg-type]
     RevocationRoutes(None).add_to(api)  # type: ignore[arg-type]
+    PluginRoutes([], print).add_to(api)
     listed = set(re.findall(r"^\| `(\w+ /api/v1/[^`?]*)", DOC, re.MULTILINE))
     assert listed == {f"{route.method} {route.pattern}" for route in api.routes}

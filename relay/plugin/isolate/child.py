@@ -1,0 +1,465 @@
+"""The inside of a plugin's process: the plugin, and rooms, peers and a relay that are like the real ones.
+
+    python -m relay.plugin.isolate.child FD
+
+Not here: the relay's side (standin, process). The one rule: hooks see the API they know; what they do in a room is said
+in order, before the hook's answer.
+
+What differs from a plugin in the relay's own process: `broadcast` and `send` return 0, because the offset is given in
+the relay; and a room's `state` is lost when the process has to be started again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import socket
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from relay.errors import CloseReason, PluginError, Refused
+from relay.model import Message, Payload
+from relay.plugin.api import Arrival, Plugin, WebRequest
+from relay.plugin.calls import typed_calls
+from relay.plugin.faults import refusal
+from relay.plugin.isolate.process import bound_memory
+from relay.plugin.isolate.wire import Frames, frame, packed, packed_message, unpacked, unpacked_message
+from relay.plugin.loader import find
+from relay.plugin.meters import Meter, Meters
+from relay.plugin.web import as_response, pages
+
+READ: Final = 65536
+LONGEST_TRACEBACK: Final = 8000  # characters
+
+Say = Callable[..., None]
+
+
+class FarPeer:
+    """As `Peer`."""
+
+    def __init__(self, say: Say, session: str, subject: str) -> None:
+        self._say = say
+        self.session = session
+        self.subject = subject
+
+    def send(self, room: FarRoom, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        room.check_channel(channel)
+        self._say("tell", room.name, self.session, packed(Payload.of(data)), channel, key)
+
+    def close(self, reason: CloseReason) -> None:
+        self._say("close", self.session, int(reason.code), reason.reason, reason.reconnect_after)
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.subject}>"
+
+
+class FarRoom:
+    """As `Room`."""
+
+    def __init__(self, say: Say, channels: Iterable[str], name: str, epoch: str, offset: int) -> None:
+        self._say = say
+        self._channels = frozenset(channels)
+        self.name = name
+        self.epoch = epoch
+        self.offset = offset
+        self.state: dict[str, Any] = {}
+        self.members: dict[str, FarPeer] = {}
+        self.refusal: Refused | None = None  # of its own on_open
+        """By session."""
+
+    def broadcast(
+        self,
+        data: Message | object,
+        *,
+        sender: FarPeer | None = None,
+        channel: str | None = None,
+        key: str | None = None,
+        echo: bool = False,
+    ) -> int:
+        self.check_channel(channel)
+        session = None if sender is None else sender.session
+        if isinstance(data, Message):
+            message = data
+        else:
+            message = Message(self.name, Payload.of(data), None if sender is None else sender.subject)
+        self._say("say", packed_message(message), session, channel, key, echo)
+        return 0
+
+    def send(
+        self,
+        to: str,
+        data: object,
+        *,
+        sender: FarPeer | None = None,
+        channel: str | None = None,
+        key: str | None = None,
+    ) -> int:
+        self.check_channel(channel)
+        subject = None if sender is None else sender.subject
+        message = Message(self.name, Payload.of(data), subject, channel, key, to)
+        self._say("say", packed_message(message), None, channel, key, False)
+        return 0
+
+    def peers(self, subject: str | None = None) -> Iterator[FarPeer]:
+        return (peer for peer in list(self.members.values()) if subject is None or peer.subject == subject)
+
+    def kick(self, peer: FarPeer, reason: str = "") -> None:
+        self._say("kick", self.name, peer.session, reason)
+
+    def check_channel(self, channel: str | None) -> None:
+        if channel is not None and channel not in self._channels:
+            raise Refused("no_such_channel", f"channels are: {', '.join(sorted(self._channels))}", setting="channels")
+
+    def __contains__(self, subject: str) -> bool:
+        return any(peer.subject == subject for peer in self.members.values())
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name}: {len(self.members)} members>"
+
+
+class FarMeter(Meter):
+    """Counts here, and in the relay."""
+
+    __slots__ = ("_say",)
+
+    def __init__(self, say: Say, kind: Any, name: str, help: str, labels: tuple[str, ...]) -> None:
+        super().__init__(kind, name, help, labels)
+        self._say = say
+
+    def add(self, amount: float = 1.0, *labels: str) -> None:
+        super().add(amount, *labels)
+        self._say("meter", self.kind, self.name, self.help, self.labels, "add", amount, labels)
+
+    def set(self, value: float, *labels: str) -> None:
+        super().set(value, *labels)
+        self._say("meter", self.kind, self.name, self.help, self.labels, "set", value, labels)
+
+
+class FarTimer:
+    """As `Timer`."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+
+class FarRelay:
+    """As `Relay`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._meters = Meters()
+        self._made: dict[str, FarMeter] = {}
+
+    def room(self, name: str) -> FarRoom | None:
+        return self._host.rooms.get(name)
+
+    def rooms(self) -> list[FarRoom]:
+        return list(self._host.rooms.values())
+
+    def publish(self, room: str, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        self._host.say("publish", room, packed(Payload.of(data)), channel, key)
+
+    async def to_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+
+    def after(self, seconds: float, function: Callable[..., Any], *args: Any) -> FarTimer:
+        return self._timer(seconds, False, function, args)
+
+    def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> FarTimer:
+        if seconds < 0.001:
+            raise ValueError("a timer may run a thousand times a second, not more often")
+        return self._timer(seconds, True, function, args)
+
+    def _timer(self, seconds: float, again: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> FarTimer:
+        timer = FarTimer()
+
+        async def wait() -> None:
+            with timer.scope:
+                while True:
+                    await trio.sleep(seconds)
+                    await self._host.guarded(partial(_either, function, *args))
+                    if not again:
+                        return
+
+        self._host.begin(wait)
+        return timer
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        self._host.begin(partial(self._host.guarded, partial(function, *args)))
+
+    def counter(self, name: str, help: str, labels: Iterable[str] = ()) -> FarMeter:
+        return self._meter("counter", name, help, tuple(labels))
+
+    def gauge(self, name: str, help: str, labels: Iterable[str] = ()) -> FarMeter:
+        return self._meter("gauge", name, help, tuple(labels))
+
+    def _meter(self, kind: Any, name: str, help: str, labels: tuple[str, ...]) -> FarMeter:
+        self._meters.make(kind, name, help, labels)  # the same checks as in the relay
+        if name not in self._made:
+            self._made[name] = FarMeter(self._host.say, kind, name, help, labels)
+        return self._made[name]
+
+
+class Host:
+    """The plugin, and what it is told."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._out = bytearray()
+        self._more = trio.Event()
+        self.rooms: dict[str, FarRoom] = {}
+        self._channels: list[str] = []
+        self._early: list[Callable[[], Awaitable[None]]] = []
+        self._nursery: trio.Nursery | None = None
+        self.plugin: Plugin
+
+    def say(self, *words: Any) -> None:
+        self._out += frame(*words)
+        self._more.set()
+
+    def begin(self, task: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is None:
+            self._early.append(task)
+        else:
+            self._nursery.start_soon(task)
+
+    async def run(self) -> None:
+        """Until the relay has gone."""
+        frames = Frames()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            try:
+                while data := await self._stream.receive_some(READ):
+                    for words in frames.feed(bytes(data)):
+                        if words[0] == "init":
+                            if not self._make(*words[1:]):
+                                await self._flush()
+                                return
+                            self._nursery = nursery
+                            for task in self._early:
+                                nursery.start_soon(task)
+                            nursery.start_soon(self.guarded, self.plugin.run)
+                        else:
+                            self._take(words)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            finally:
+                nursery.cancel_scope.cancel()
+
+    def _make(self, name: str, source: str, wanted: str, settings: Any, memory_bytes: int, channels: list[str]) -> bool:
+        """False: it cannot be made, and that was said."""
+        self._channels = channels
+        logging.getLogger().addHandler(_Forward(self.say))
+        logging.getLogger().setLevel(logging.INFO)
+        try:
+            bound_memory(memory_bytes)
+            use, directory = source.split("\n")
+            kind = find(use, Path(directory))
+            relay: Any = FarRelay(self)
+            self.plugin = kind(name, msgspec.convert(settings, kind.Settings), relay)
+        except PluginError as problem:
+            self.say("broken", str(problem))
+            return False
+        except Exception as problem:
+            self.say("broken", f"{wanted} could not be made: {type(problem).__name__}: {problem}")
+            return False
+        self._calls = typed_calls(self.plugin)
+        self._pages = pages(self.plugin)
+        self.say("ready")
+        return True
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                await self._flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _flush(self) -> None:
+        data, self._out = self._out, bytearray()
+        await self._stream.send_all(data)
+
+    def _take(self, words: list[Any]) -> None:
+        match words:
+            case ["ping"]:
+                self.say("pong")
+            case ["ask", number, hook, *more]:
+                self._asked(number, hook, *more)
+            case ["open", name, epoch, offset]:
+                self._open(name, epoch, offset)
+            case ["empty", name]:
+                room = self.rooms.pop(name, None)
+                if room is not None:
+                    self._guarded_now(self.plugin.on_empty, room)
+            case ["member", name, session, subject]:
+                if name in self.rooms:
+                    self.rooms[name].members[session] = FarPeer(self.say, session, subject)
+            case ["gone", name, session]:
+                if name in self.rooms:
+                    self.rooms[name].members.pop(session, None)
+
+    def _open(self, name: str, epoch: str, offset: int) -> FarRoom:
+        room = self.rooms[name] = FarRoom(self.say, self._channels, name, epoch, offset)
+        try:
+            self.plugin.on_open(room)  # type: ignore[arg-type]
+        except Refused as refused:
+            room.refusal = refused  # told to whoever comes next
+        except Exception as problem:
+            self._failed("on_open", problem)
+            room.refusal = Refused("internal")
+        return room
+
+    def _asked(self, number: int, hook: str, where: list[Any] | None, who: list[Any] | None, *more: Any) -> None:
+        room = peer = None
+        if where is not None:
+            room = self.rooms.get(where[0]) or self._open(*where)
+            room.offset = where[2]
+            if room.refusal is not None:
+                self._refused(number, room.refusal)
+                return
+        if who is not None:
+            known = None if room is None else room.members.get(who[0])
+            peer = known or FarPeer(self.say, *who)
+        try:
+            call, finish = self._target(hook, room, peer, more)
+            result = call()
+        except Exception as problem:
+            self._answer_problem(number, hook, problem)
+            return
+        if inspect.isawaitable(result):
+            self.begin(partial(self._later, number, hook, result, finish))
+        else:
+            self._finish(number, hook, result, finish)
+
+    async def _later(self, number: int, hook: str, result: Awaitable[Any], finish: Callable[[Any], Any]) -> None:
+        try:
+            value = await result
+        except Exception as problem:
+            self._answer_problem(number, hook, problem)
+        else:
+            self._finish(number, hook, value, finish)
+
+    def _finish(self, number: int, hook: str, value: Any, finish: Callable[[Any], Any]) -> None:
+        try:
+            self.say("answer", number, finish(value))
+        except Exception as problem:
+            self._answer_problem(number, hook, problem)
+
+    def _target(
+        self, hook: str, room: FarRoom | None, peer: FarPeer | None, more: tuple[Any, ...]
+    ) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+        """What to call, and what its result is on the wire."""
+        plugin: Any = self.plugin
+        if hook in ("on_message", "filter_message"):
+            message = unpacked_message(more[0])
+            finish = _nothing if hook == "on_message" else _message_or_none
+            return partial(getattr(plugin, hook), room, peer, message), finish
+        if hook in ("on_call", "filter_call"):
+            method, data = more[0], unpacked(more[1])
+            typed = self._calls.get(method) if hook == "on_call" else None
+            target: Callable[..., Any] = typed or getattr(plugin, hook)
+            return partial(target, room, peer, method, data), _payload if hook == "on_call" else _nothing
+        if hook == "page":
+            method, path, asked = more
+            page = self._pages[method, path]
+            return partial(page.handler, WebRequest(*asked)), _response
+        if hook in ("on_connect", "on_disconnect"):
+            return partial(getattr(plugin, hook), Arrival(*more[0]), *more[1:]), _nothing
+        return partial(getattr(plugin, hook), room, peer), _nothing
+
+    # What becomes of exceptions.
+
+    def _answer_problem(self, number: int, hook: str, problem: Exception) -> None:
+        refused = refusal(problem)
+        if refused is not None:
+            self._refused(number, refused)
+        else:
+            self.say("failed", number, f"{type(problem).__name__}: {problem}", _traceback(problem))
+
+    def _refused(self, number: int, refused: Refused) -> None:
+        self.say("refused", number, refused.code, refused.message, refused.retry_after, refused.setting)
+
+    async def guarded(self, task: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await task()
+        except Exception as problem:
+            self._failed("a task", problem)
+
+    def _guarded_now(self, hook: Callable[..., Any], *args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception as problem:
+            self._failed(getattr(hook, "__name__", "a hook"), problem)
+
+    def _failed(self, what: str, problem: Exception) -> None:
+        self.say("log", logging.ERROR, f"{what} failed: {_traceback(problem)}")
+
+
+class _Forward(logging.Handler):
+    """The process's log is part of the relay's."""
+
+    def __init__(self, say: Say) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._say("log", record.levelno, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+async def _either(function: Callable[..., Any], *args: Any) -> None:
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
+
+
+def _traceback(problem: BaseException) -> str:
+    return "".join(traceback.format_exception(problem))[-LONGEST_TRACEBACK:]
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _payload(value: Any) -> list[Any] | None:
+    return packed(Payload.of(value))
+
+
+def _message_or_none(value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Message):
+        raise TypeError(f"filter_message returns a Message or None, not {type(value).__name__}")
+    return packed_message(value)
+
+
+def _response(value: Any) -> list[Any]:
+    said = as_response(value)
+    return [said.status, said.body, said.content_type, list(said.headers)]
+
+
+async def main(descriptor: int) -> None:
+    ours = socket.socket(fileno=descriptor)
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+        await Host(stream).run()
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]))
