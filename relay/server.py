@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -125,8 +126,8 @@ class Server:
                             listeners.start_soon(
                                 accept_from,
                                 sock,
-                                lambda client, address: connections.start_soon(admission.serve, client, address),
-                                admission.may_accept,
+                                partial(admission.take, connections),
+                                admission.gate.may_accept,
                             )
                         router = pages.internal()
                         for sock in internal:

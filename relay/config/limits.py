@@ -64,8 +64,20 @@ class Limits(Table, frozen=True):
     ] = 0.9
     pending_handshakes: Annotated[
         Count,
-        about("Connections not yet through TLS, request head and authentication; further ones wait in the kernel."),
+        about(
+            "Connections not yet through TLS, request head and authentication. Beyond it the one that has waited "
+            "longest for its client is cut, or further ones wait in the kernel."
+        ),
     ] = 1000
+    slow_handshakes_per_address: Annotated[
+        float,
+        about(
+            "Connections a second of one address that may be cut because TLS or request head did not come in time; "
+            "an address with more is let in no further, for 30 seconds at most.",
+            ge=0,
+        ),
+    ] = 1.0
+    slow_handshakes_burst: Annotated[Count, about("Such connections of one address at once.")] = 50
     head_bytes: Annotated[int, about("Largest request head, bytes; beyond it 431.", ge=256)] = 8192
     head_fields: Annotated[int, about("Most header fields in a request head; beyond it 431.", ge=8)] = 64
     message_bytes: Annotated[int, about("Largest message from a client, bytes; beyond it close code 1009.", ge=1)] = (

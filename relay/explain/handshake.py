@@ -57,6 +57,21 @@ ADDRESS: Final = (
         ("limits.handshakes_per_address", "limits.handshakes_burst"), 429,
     ),
     Explanation(
+        "too_many_slow", ("handshake",), "Connections of the address did not finish TLS or their request head.",
+        "An attack that opens connections and lets them wait; rarely a network that loses most packets.",
+        "Wait, at most half a minute after the last one. The connection is closed before TLS, without a word.",
+        "Many users behind one address: raise the rate and its burst. The address is in the decisions.",
+        ("limits.slow_handshakes_per_address", "limits.slow_handshakes_burst", "timeouts.tls", "timeouts.head"), 429,
+    ),
+    Explanation(
+        "crowded_out", ("handshake",), "More connections were on their way in than may be, and this one had to go.",
+        "Somebody opens many connections and lets them wait. Those that wait longest are cut, first those of addresses"
+        " that hold most places.",
+        "Try again.",
+        "Look which addresses stand beside this code, and deny them; or raise the limit.",
+        ("limits.pending_handshakes",), 503,
+    ),
+    Explanation(
         "too_many_connections", ("handshake",), "The address has as many connections as it may have.",
         "Many users behind one address, a proxy in front, or connections that are opened and never closed.",
         "Close what is not needed; retry after Retry-After.",

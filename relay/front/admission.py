@@ -11,6 +11,7 @@ import logging
 import secrets
 import socket
 import time
+from typing import Final
 
 import trio
 
@@ -21,9 +22,11 @@ from relay.errors import CLOSE_CODES, Rejected
 from relay.front.arrivals import Arrivals
 from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
+from relay.front.gate import Gate
 from relay.front.guard import Guard
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
+from relay.limits.pending import Place
 from relay.net.client_certificates import REFUSED as CERTIFICATE_REFUSED
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
 from relay.net.head import Headers, Request
@@ -40,6 +43,8 @@ from relay.session.services import Services
 
 log = logging.getLogger("relay")
 
+_TLS_TIMEOUT: Final = Rejected(408, "timeout", "the handshake did not end in time", setting="timeouts.tls")
+
 
 class Admission:
     """Takes connections in. `router` has the HTTP pages."""
@@ -53,23 +58,20 @@ class Admission:
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
         self.arrivals = Arrivals(services.plugins)
-        self._room = trio.Event()  # set when pending handshakes fall below their limit
+        self.gate = Gate(state, services, self._reject)
 
-    async def may_accept(self) -> None:
-        """Waits while as many connections as allowed are on their way in; the next wait in the kernel's backlog."""
-        counters = self.services.counters
-        limit = self.services.config.limits.pending_handshakes
-        while limit and counters.pending >= limit:
-            if self._room.is_set():  # else another listener waits already, for the same event
-                self._room = trio.Event()
-            await self._room.wait()
+    def take(self, nursery: trio.Nursery, sock: socket.socket, address: str) -> None:
+        """Begins to serve a connection, unless its address has shown what it will do."""
+        self.services.counters.accepted += 1
+        place = self.gate.enter(address)
+        if place is None:
+            sock.close()
+        else:
+            nursery.start_soon(self.serve, sock, address, place)
 
-    async def serve(self, sock: socket.socket, address: str) -> None:
+    async def serve(self, sock: socket.socket, address: str, place: Place) -> None:
         """The whole life of one connection. Raises nothing but Cancelled."""
         counters = self.services.counters
-        counters.accepted += 1
-        counters.pending += 1
-        pending = True
         visit = Visit(self.state.addresses, address)
         doors = self.state.rules.doors
         refusal = None
@@ -87,13 +89,15 @@ class Admission:
                     self._reject(_denied(), source)  # not a word: it is not even told that this is a relay
                     await trio.lowlevel.checkpoint()
                     return
+                if source != address and not self.gate.known(place, source):
+                    await trio.lowlevel.checkpoint()
+                    return
                 refusal = visit.enter(source, trio.current_time())
                 # Saying why costs a TLS handshake; under a flood that is not to be had.
-                most = self.services.config.limits.pending_handshakes
-                if refusal is not None and most and counters.pending > most // 2:
+                if refusal is not None and self.gate.crowded:
                     self._reject(refusal, source)
                     return
-            transport = await self._secure(sock, source)
+            transport = await self._secure(sock, source, place)
             if transport is None:
                 return
             http = HTTPConnection(
@@ -101,13 +105,11 @@ class Admission:
                 client=self._client if late else None,
                 certificate=self._certificate(transport),
             )  # fmt: skip
-            request = await self._first_request(http, visit, refusal)
+            request = await self._first_request(http, visit, refusal, place)
             if request is None:
                 return
             if not is_upgrade(request):
-                counters.pending -= 1
-                pending = False
-                self._room.set()
+                self.gate.leave(place)
                 later = await serve_requests(http, request, self.router, self.services.config.timeouts)
                 if later is None:
                     return
@@ -119,10 +121,7 @@ class Admission:
             try:
                 await transport.send_all(accept)
                 counters.handshakes += 1
-                if pending:
-                    counters.pending -= 1
-                    pending = False
-                    self._room.set()
+                self.gate.leave(place)
                 link.start(http.take_early(), last)
                 del http, request, accept, admitted  # what a parked task holds, every idle connection holds
                 await link.ended.wait()
@@ -134,9 +133,7 @@ class Admission:
         except Exception:
             log.exception("bug while serving a connection from %s", visit.address)
         finally:
-            if pending:
-                counters.pending -= 1
-                self._room.set()
+            self.gate.leave(place)
             if transport is not None:
                 transport.close()
             sock.close()
@@ -169,7 +166,7 @@ class Admission:
             raise _denied()
         return client
 
-    async def _secure(self, sock: socket.socket, address: str) -> Transport | None:
+    async def _secure(self, sock: socket.socket, address: str, place: Place) -> Transport | None:
         """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
         config = self.services.config
         try:
@@ -191,19 +188,26 @@ class Admission:
         if not transport.tls:
             return transport
         try:
-            with trio.move_on_after(config.timeouts.tls) as deadline:
+            with self.gate.patience(place, config.timeouts.tls) as deadline:
                 await transport.do_handshake()
         except Lost as lost:
             why = str(lost)
             if why.startswith(CERTIFICATE_REFUSED):
                 self._tls_failed("certificate", address, why, "tls.client_certificates")
+                self.gate.leave(place)
                 await self._linger(transport)
             else:
                 self._tls_failed("protocol" if why.startswith("TLS") else "eof", address, why)
             transport.sock.close()
             return None
+        finally:
+            self.gate.heard(place)
         if deadline.cancelled_caught:
-            self._tls_failed("timeout", address, "the handshake did not end in time", "timeouts.tls")
+            cause = self.gate.too_slow(place, _TLS_TIMEOUT)
+            if cause is _TLS_TIMEOUT:
+                self._tls_failed("timeout", address, cause.reason, cause.setting)
+            else:
+                self._reject(cause, address)
             transport.abort()
             return None
         return transport
@@ -221,18 +225,25 @@ class Admission:
             except Lost:
                 pass
 
-    async def _first_request(self, http: HTTPConnection, visit: Visit, refusal: Rejected | None) -> Request | None:
+    async def _first_request(
+        self, http: HTTPConnection, visit: Visit, refusal: Rejected | None, place: Place
+    ) -> Request | None:
         request = None
         try:
-            with trio.move_on_after(self.services.config.timeouts.head) as deadline:
-                request = await http.next_request()
+            try:
+                with self.gate.patience(place, self.services.config.timeouts.head) as deadline:
+                    request = await http.next_request()
+            finally:
+                self.gate.heard(place)
             if deadline.cancelled_caught:
-                raise Rejected(408, "timeout", "the request head did not come in time", setting="timeouts.head")
+                slow = Rejected(408, "timeout", "the request head did not come in time", setting="timeouts.head")
+                raise self.gate.too_slow(place, slow)
             if request is not None and refusal is None:
                 refusal = visit.enter(http.remote, trio.current_time())  # now at the latest it is known who it is
             if request is not None and refusal is not None:
                 raise refusal
         except Rejected as rejected:
+            self.gate.leave(place)  # it needs none for what it is told
             self._reject(rejected, http.remote)
             await http.refuse(rejected)
             return None

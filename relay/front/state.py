@@ -31,6 +31,7 @@ from relay.limits.addresses import Networks
 from relay.limits.buckets import Rate
 from relay.limits.counts import AddressLimits, Counts
 from relay.limits.failures import Failures
+from relay.limits.pending import Pending
 from relay.net.jwks_fetch import JwksFetcher
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
@@ -155,6 +156,7 @@ class State:
     subjects: Counts
     revocations: Revocations
     failures: Failures
+    pending: Pending
     draining: bool = False
     short_of_memory: str = ""
     """The setting of the mark that was passed; "": memory is not short."""

@@ -117,6 +117,10 @@ class Buckets:
             self._keep(key, bucket, now)
         return bucket
 
+    def find(self, key: str) -> Bucket | None:
+        """The bucket of a key, if one is kept: None is as good as a full one."""
+        return self._kept.get(key)
+
     def hold(self, key: str, now: float) -> Bucket:
         """The bucket of a key, to be held; whoever holds it gives it to `let_go` in the end."""
         bucket = self.get(key, now)

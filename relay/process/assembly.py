@@ -26,6 +26,7 @@ from relay.front.revoking import Revoking, read_at_start
 from relay.front.state import Rules, State, located
 from relay.limits.counts import AddressLimits, Counts
 from relay.limits.failures import Failures
+from relay.limits.pending import Pending
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
 from relay.plugin.loader import load_plugins
@@ -116,7 +117,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     hub.on_removed = requests.removed  # type: ignore[assignment]
     limits = config.limits
     subjects = Counts(limits.connections_per_subject)
-    state = State(rules, certificates, AddressLimits(limits), subjects, revocations, Failures(limits))
+    state = State(rules, certificates, AddressLimits(limits), subjects, revocations, Failures(limits), Pending(limits))
 
     def verify(token: str) -> Identity:
         """By the rules in force now: a reload swaps them."""

@@ -93,6 +93,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     services.quotas = rules.quotas
     state.addresses.adopt(new.limits)
     state.failures.adopt(new.limits)
+    state.pending.adopt(new.limits)
     state.subjects.limit = new.limits.connections_per_subject
     keys.again(rules)
     if any(getattr(old.auth, name) != getattr(new.auth, name) for name in TOKENS_END):

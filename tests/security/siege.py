@@ -38,7 +38,10 @@ PATIENCE: Final = 2.0
 PACE: Final = 0.01
 """Seconds between a bystander's words: often enough to notice, too seldom to matter."""
 
-NO_LIMITS: Final = {"connections_per_address": 0, "connections_per_subject": 0, "handshakes_per_address": 0.0}
+NO_LIMITS: Final = {
+    "connections_per_address": 0, "connections_per_subject": 0, "handshakes_per_address": 0.0,
+    "slow_handshakes_per_address": 0.0,
+}  # fmt: skip
 """All tests come from one address."""
 
 COUNTED_EXACTLY: Final = (

@@ -1,0 +1,96 @@
+"""The places for connections on their way in: who gets one, who waits in the kernel, who is turned away unheard.
+
+Not here: which connection loses its place to another (limits/pending). The one rule: turning away costs no task and no
+TLS handshake, because whoever is turned away comes back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from relay.errors import Rejected
+from relay.front.state import State
+from relay.limits.pending import Pending, Place
+from relay.session.services import Services
+
+Reject: TypeAlias = Callable[[Rejected, str], None]
+
+
+class Gate:
+    """`reject` counts and keeps a refusal, with the address it is for."""
+
+    def __init__(self, state: State, services: Services, reject: Reject) -> None:
+        self._state = state
+        self._counters = services.counters
+        self._reject = reject
+        self._pending: Pending = state.pending
+        self._room = trio.Event()  # set when somebody gives a place back
+
+    async def may_accept(self) -> None:
+        """Waits while as many connections as allowed are on their way in, and none of them can be cut; the next wait in
+        the kernel's backlog.
+        """
+        while patience := self._pending.patience(trio.current_time()):
+            if self._room.is_set():  # else another listener waits already, for the same event
+                self._room = trio.Event()
+            with trio.move_on_after(patience):
+                await self._room.wait()
+
+    @property
+    def crowded(self) -> bool:
+        return self._pending.crowded
+
+    def enter(self, address: str) -> Place | None:
+        """A place for a connection; None: its address is let in no further."""
+        doors = self._state.rules.doors
+        key = ""  # whom a proxy speaks for will be known later
+        if not (doors.expects_header(address) or doors.waits_for_head(address)):
+            key = self._state.addresses.key(address)
+            if not self._may_enter(key, address):
+                return None
+        place = self._pending.enter(key, trio.current_time())
+        self._counters.pending = len(self._pending)
+        return place
+
+    def known(self, place: Place, address: str) -> bool:
+        """A PROXY header has told the address. False: it is let in no further."""
+        key = self._state.addresses.key(address)
+        if not self._may_enter(key, address):
+            return False
+        self._pending.move(place, key)
+        return True
+
+    def leave(self, place: Place) -> None:
+        """It is not on its way in any more. More than once is as once."""
+        self._pending.leave(place)
+        self._counters.pending = len(self._pending)
+        self._room.set()
+
+    def patience(self, place: Place, seconds: float) -> trio.CancelScope:
+        """A step in which the client has its turn. `heard` ends it."""
+        now = trio.current_time()
+        scope = trio.CancelScope(deadline=now + seconds)
+        self._pending.waits(place, scope.cancel, now)
+        return scope
+
+    def heard(self, place: Place) -> None:
+        self._pending.heard(place)
+
+    def too_slow(self, place: Place, otherwise: Rejected) -> Rejected:
+        """Why a step was cut short: its place was needed, or `otherwise`: its time was up. The place is given back."""
+        if place.was_cut:
+            return self._pending.crowded_out()
+        self._pending.slow(place.key, trio.current_time())
+        self.leave(place)
+        return otherwise
+
+    def _may_enter(self, key: str, address: str) -> bool:
+        try:
+            self._pending.check(key, trio.current_time())
+        except Rejected as rejected:
+            self._reject(rejected, address)
+            return False
+        return True
