@@ -1,5 +1,5 @@
-"""What the tests need beyond Python: a Chromium, Node.js with `ws`, HAProxy, nginx, the Autobahn test-suite. Found, or
-installed where that is possible.
+"""What the tests need beyond Python: a Chromium, Node.js with `ws`, HAProxy, nginx, sslyze, the Autobahn test-suite.
+Found, or installed where that is possible.
 
 Not here: how they are driven. The one rule: what is missing is said. Outside CI a test without its component is skipped
 with the reason and the line to type; where CI is set it fails, because a check that silently does not run is no check.
@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio-relay"
 WS_VERSION = "8"
+SSLYZE_VERSION = "6.3.1"
 VIRTUALENV_FOR_PYTHON_2 = "virtualenv==20.15.1"  # the last one that runs on CPython 2.7
 
 
@@ -61,6 +63,14 @@ def require_nginx() -> str:
     """The path of `nginx`."""
     try:
         return _daemon("nginx", "nginx-light")
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_sslyze() -> str:
+    """The path of `sslyze`, in an environment of its own: what it depends on is not what the relay does."""
+    try:
+        return _sslyze()
     except Missing as why:
         _or_skip(why)
 
@@ -122,6 +132,18 @@ def _daemon(command: str, package: str) -> str:
     if not found:
         raise Missing(f"no {command}; type: sudo apt-get install {package}")
     return found
+
+
+@functools.cache
+def _sslyze() -> str:
+    home = CACHE / f"sslyze-{SSLYZE_VERSION}"
+    program = home / "bin" / "sslyze"
+    if not _succeeds([str(program), "--help"]):
+        shutil.rmtree(home, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(home)], "no environment for sslyze")
+        install = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", f"sslyze=={SSLYZE_VERSION}"]
+        _run(install, "pip could not install sslyze")
+    return str(program)
 
 
 @functools.cache

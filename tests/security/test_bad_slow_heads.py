@@ -106,8 +106,11 @@ async def test_an_address_whose_connections_never_finish_is_let_in_no_further_fo
 
 async def test_a_head_that_drips_is_cut_when_its_time_is_up_however_it_drips(folder: Path) -> None:
     with besieged(folder, {"timeouts": {"head": 0.5}}) as relay:
-        async with under_attack(relay, {"handshakes_rejected:timeout": 1}) as bystander, tls(relay) as stream:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(drip, stream, upgrade(ROOM, relay.token()), bystander.a_word)
-                assert (await answer_of(stream)).status == 408
-                nursery.cancel_scope.cancel()
+        async with (
+            under_attack(relay, {"handshakes_rejected:timeout": 1}) as bystander,
+            tls(relay) as stream,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(drip, stream, upgrade(ROOM, relay.token()), bystander.a_word)
+            assert (await answer_of(stream)).status == 408
+            nursery.cancel_scope.cancel()
