@@ -119,7 +119,9 @@ class Admission:
                 return
             link, accept, last = admitted
             try:
-                await transport.send_all(accept)
+                sent = transport.send(accept)
+                if sent < len(accept):
+                    await transport.send_all(accept[sent:])
                 counters.handshakes += 1
                 self.gate.leave(place)
                 link.start(http.take_early(), last)

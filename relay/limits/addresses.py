@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from relay.config.address import parse_network
@@ -20,6 +21,7 @@ SUBSCRIBER: Final = 64
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 
 
+@lru_cache(4096)
 def parse_ip(address: str) -> IP | None:
     """The IP address a text means; None for what is none (the name of a Unix socket)."""
     try:
@@ -35,6 +37,7 @@ def parse_ip(address: str) -> IP | None:
     return ip
 
 
+@lru_cache(4096)
 def address_key(address: str, prefix: int = SUBSCRIBER) -> str:
     """What an address counts as: itself for IPv4, its network of `prefix` bits for IPv6; IPv4 within IPv6 is IPv4.
 

@@ -27,6 +27,11 @@ _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+# Nearly every field of nearly every request: a strict part of what RFC 9110 section 5.5 and h11 allow.
+_PLAIN_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([!-~]+(?:[ \t]+[!-~]+)*)?[ \t]*")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+
+
 def malformed(reason: str) -> Rejected:
     """What every request that breaks HTTP's grammar gets: 400, code `bad_request`."""
     return Rejected(400, "bad_request", reason)
@@ -69,6 +74,29 @@ class HeadScanner:
                 _check_framing(self._lines)
                 return newline + 1
             self._add(line[:-1])
+
+    def plain(self) -> list[tuple[str, str]] | None:
+        """The fields of a whole head that needs no more: GET in HTTP/1.1, no body, ASCII. Names in lower case.
+
+        None: a real parser has to look.
+        """
+        if not (self._lines[0].startswith(b"GET ") and self._lines[0].endswith(b" HTTP/1.1")):
+            return None
+        fields = []
+        for line in self._lines[1:]:
+            match = _PLAIN_FIELD.fullmatch(line)
+            if match is None:
+                return None
+            name = match[1].lower()
+            if name in _FRAMING:
+                return None
+            fields.append((name.decode("ascii"), (match[2] or b"").decode("ascii")))
+        return fields
+
+    @property
+    def target(self) -> str:
+        """Of a head that is `plain`."""
+        return self._lines[0][4:-9].decode("ascii")
 
     def _add(self, line: bytes) -> None:
         if not self._lines:

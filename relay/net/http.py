@@ -111,10 +111,11 @@ class HTTPConnection:
 
     __slots__ = (
         "_certificate",
-        "_h11",
+        "_head",
         "_head_only",
         "_limits",
         "_lost",
+        "_made",
         "_peer",
         "_request",
         "_rest",
@@ -141,7 +142,8 @@ class HTTPConnection:
         self._certificate = certificate
         self.tls = tls
         self._rest = bytearray()  # received, and not of the current request
-        self._h11 = self._machine()
+        self._made: h11.Connection | None = None
+        self._head = b""  # of the current request, if h11 has not seen it
         self._request: Request | None = None
         self._head_only = False  # the request is HEAD: its answer is the head alone
         self._lost = False  # nobody knows any more where the next request would begin
@@ -159,10 +161,10 @@ class HTTPConnection:
 
         Raises Rejected: 400, 431, 501 or 505; pass it to `refuse`: the connection cannot go on.
         """
-        if self._h11.our_state is not h11.IDLE:
+        if (self._made is not None or self._head) and self._h11.our_state is not h11.IDLE:
             if not self.reusable:
                 raise RuntimeError("the last request is not answered, or the connection must end")
-            self._h11 = self._machine()
+            self._made = None
         self._request = None
         self._head_only = False
         if not await self.wait_for_request():
@@ -174,6 +176,14 @@ class HTTPConnection:
             if not data:
                 raise malformed("the connection ended within the request head")
             self._rest += data
+        fields = scanner.plain()
+        if fields is not None:
+            # A WebSocket's request is read like this, and h11 is not asked before an answer of ours needs it.
+            self._head = bytes(self._rest[:end])
+            del self._rest[:end]
+            request = self._began("GET", scanner.target, Headers(fields), "1.1")
+            self._lost = False
+            return request
         self._h11.receive_data(bytes(self._rest[:end]))
         event = self._next_event()
         if not isinstance(event, h11.Request):  # the scanner saw a whole head
@@ -181,20 +191,26 @@ class HTTPConnection:
         del self._rest[:end]
         self._head_only = event.method == b"HEAD"
         headers = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+        version = event.http_version.decode("ascii")
+        request = self._began(event.method.decode("ascii"), event.target.decode("ascii"), headers, version)
+        self._next_event()  # without a body this is its end, and h11 knows that now
+        self._lost = False
+        return request
+
+    def _began(self, method: str, target: str, headers: Headers, version: str) -> Request:
+        """A request has begun. Raises Rejected."""
         if self.client is not None:  # a proxy may send requests of several clients on one connection
             self.remote = self.client(headers, self._peer)
-        self._request = request = Request(
-            event.method.decode("ascii"),
-            event.target.decode("ascii"),
+        self._request = Request(
+            method,
+            target,
             headers,
-            http_version=event.http_version.decode("ascii"),
+            http_version=version,
             remote=self.remote,
             certificate=self._certificate,
             read_body=self._read_body,
         )
-        self._next_event()  # without a body this is its end, and h11 knows that now
-        self._lost = False
-        return request
+        return self._request
 
     async def _read_body(self, max_bytes: int, setting: str | None) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -307,6 +323,19 @@ class HTTPConnection:
                     dropped += len(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # it is over, which is what we waited for
+
+    @property
+    def _h11(self) -> h11.Connection:
+        """h11's view of the current request; made when it is needed first."""
+        machine = self._made
+        if machine is None:
+            machine = self._made = self._machine()
+            if self._head:
+                machine.receive_data(self._head)
+                self._head = b""
+                machine.next_event()  # the request: what `HeadScanner.plain` lets through, h11 does
+                machine.next_event()  # its end
+        return machine
 
     def _machine(self) -> h11.Connection:
         return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)

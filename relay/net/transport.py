@@ -249,6 +249,7 @@ class Transport:
         """TLS handshake. On failure the alert has been written (RFC 8446 section 6.2). Raises Lost."""
         assert isinstance(self.sock, ssl.SSLSocket)
         await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         while True:
             try:
                 self.sock.do_handshake()
@@ -261,14 +262,21 @@ class Transport:
             except ValueError as error:  # a server name OpenSSL does not like
                 raise Lost(str(error)) from None
             else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not waited:  # who has waited has let others go first
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 return
+            waited = True
 
     async def receive_some(self) -> bytes:
         """At least one byte, b"" at the end. Raises Lost."""
-        await trio.lowlevel.checkpoint()
-        while (data := self.receive()) is None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        data = self.receive()
+        if data is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while data is None:
             await trio.lowlevel.wait_readable(self.fd)
+            data = self.receive()
         return data
 
     async def send_all(self, data: bytes) -> None:
