@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from relay.config.schema import Limits
 from relay.errors import Rejected
 from relay.net.handshake import check_upgrade, is_upgrade
+from relay.net.head import HeadScanner
 from relay.net.http import HTTPConnection, Response
 
 LIMITS = Limits()
@@ -516,3 +517,70 @@ async def test_whatever_comes_the_outcome_is_the_same_however_it_is_cut(
 async def test_noise_is_refused_or_ends(data: bytes) -> None:
     outcome = await verdict([data])
     assert outcome[0] in (None, 400, 431, 501, 505)
+
+
+# Plain heads, which h11 does not see at once.
+
+_NAMES = st.sampled_from(["host", "Upgrade", "x-a", "Connection", "cookie", "accept", "content-length", "expect"])
+_VALUES = st.one_of(
+    st.sampled_from(["", "localhost", "websocket", "Upgrade, keep-alive", "a  b\tc", " padded\t", "0", "é", "\x7f"]),
+    st.text(st.characters(min_codepoint=9, max_codepoint=255), max_size=12),
+)
+_HEADS = st.builds(
+    lambda method, target, version, fields: (
+        f"{method} {target} HTTP/{version}\r\nHost: x\r\n"
+        + "".join(f"{name}:{value}\r\n" for name, value in fields)
+        + "\r\n"
+    ).encode("latin-1"),
+    st.sampled_from(["GET", "GET", "GET", "POST", "HEAD", "get"]),
+    st.sampled_from(["/", "/rooms/a?b=c", "/ä", "*"]),
+    st.sampled_from(["1.1", "1.1", "1.0"]),
+    st.lists(st.tuples(_NAMES, _VALUES), max_size=5),
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(head=_HEADS)
+def test_what_is_read_without_h11_is_what_h11_reads(head: bytes) -> None:
+    scanner = HeadScanner(8192, 64)
+    try:
+        end = scanner.advance(head)
+    except Rejected:
+        return
+    if end is None or (fields := scanner.plain()) is None:
+        return
+    machine = h11.Connection(h11.SERVER)
+    machine.receive_data(head[:end])
+    event = machine.next_event()
+    assert isinstance(event, h11.Request)
+    assert fields == [(name.decode(), value.decode()) for name, value in event.headers]
+    assert (event.method, event.target, event.http_version) == (b"GET", scanner.target.encode(), b"1.1")
+    assert isinstance(machine.next_event(), h11.EndOfMessage)
+
+
+def test_a_websockets_request_is_read_without_h11() -> None:
+    head = (
+        b"GET /rooms/a HTTP/1.1\r\nHost: localhost:8443\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer a.b\r\n\r\n"
+    )
+    scanner = HeadScanner(8192, 64)
+    assert scanner.advance(head) == len(head)
+    fields = scanner.plain()
+    assert fields is not None
+    assert dict(fields)["sec-websocket-version"] == "13"
+
+
+async def test_plain_requests_one_behind_the_other_are_answered_as_any() -> None:
+    stream = Chunks([GET + GET.replace(b"/a", b"/b"), GET])
+    http = HTTPConnection(stream, LIMITS)
+    for path in ("/a", "/b"):
+        request = await http.next_request()
+        assert request is not None
+        assert request.path == path
+        assert not http.answered
+        await http.respond(Response(200, b"ok"))
+        assert http.reusable
+    assert stream.sent.count(b"HTTP/1.1 200") == 2
+    await http.next_request()
+    with pytest.raises(RuntimeError):
+        await http.next_request()
