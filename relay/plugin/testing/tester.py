@@ -6,6 +6,7 @@ Not here: what a client does and hears (member). The one rule: a plugin is check
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -26,6 +27,7 @@ from relay.plugin.recorder import Recorder
 from relay.plugin.routing import build_router
 from relay.plugin.supervisor import Supervised
 from relay.plugin.testing.member import Member
+from relay.plugin.testing.transcript import Transcript, difference
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room
@@ -179,6 +181,19 @@ class PluginTester:
         member = self.connect(subject)
         await member.join(room, last=last, may_publish=may_publish)
         return member
+
+    async def play(self, text: str) -> str:
+        """Does what a transcript says, and returns it with all that everybody heard: to record one. See `check`."""
+        return await Transcript(self).play(textwrap.dedent(text))
+
+    async def check(self, text: str) -> None:
+        """Plays a transcript, and fails where what is heard is not what it says (see `transcript`).
+
+        Raises AssertionError with the difference, ValueError for a line that is none.
+        """
+        text = textwrap.dedent(text)
+        wrong = difference(text, await Transcript(self).play(text))
+        assert not wrong, f"\n{wrong}"
 
     def deliver(self) -> None:
         """Brings members what waits for them. Each action of a member and each turn of the loop does it."""
