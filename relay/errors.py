@@ -28,8 +28,11 @@ class Rejected(RelayError):
     10.2.3),
     `setting` the config key that caused it, `close_code` what a client is told where the setting
     `websocket.accept_then_close`
-    asks for a close frame instead of a status (a browser hides the status behind 1006).
+    asks for a close frame instead of a status (a browser hides the status behind 1006). `why` is what the operator is
+    told in the place of `reason`, where the client may not know.
     """
+
+    why: str = ""
 
     def __init__(
         self,
@@ -157,6 +160,7 @@ CLOSE_FOR_REFUSAL: Final[dict[str, CloseCode]] = {
     "no_such_room": CloseCode.NO_SUCH_ROOM,
     "room_full": CloseCode.TOO_MANY,
     "rate_limited": CloseCode.TOO_MANY,
+    "too_many_open_rooms": CloseCode.TOO_MANY,
     "timeout": CloseCode.INTERNAL,
     "plugin_off": CloseCode.INTERNAL,
     "internal": CloseCode.INTERNAL,
@@ -173,6 +177,7 @@ ERROR_CODES: Final[dict[str, str]] = {
     "not_joined": "join the room first",
     "already_joined": "you are in that room already",
     "too_many_rooms": "you are in as many rooms as one connection may join",
+    "too_many_open_rooms": "as many rooms are open as may be",
     "room_full": "the room has as many members as it may have",
     "too_many_requests": "too many requests are waiting",
     "rate_limited": "too much at once; `limit` names the setting",

@@ -97,10 +97,10 @@ class Server:
                 sock.close()
             raise
         poller = make_poller(config.server.poller, trio.current_time)
-        pages = Pages(self.state, self.counters, self.hub, self._api())
-        pages.plugin_pages = PluginPages(self.parts.plugins, pages.guard)
+        pages = Pages(self.state, self.counters, self._api())
+        pages.plugin_pages = PluginPages(self.state, pages.guard)
         pages.meters = lambda: [
-            (plugin.name, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
+            (plugin.title, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
         ]
         admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
         running = Running([_name(sock) for sock in public], [_name(sock) for sock in internal], self)
@@ -110,14 +110,14 @@ class Server:
                 background.start_soon(poller.run)
                 background.start_soon(run_timers, self.services.timers)
                 background.start_soon(run_wheel, self.services.wheel)
-                background.start_soon(run_alarm, self.counters)
                 background.start_soon(run_lag, self.state.lag)
-                background.start_soon(run_sweep, self.hub)
+                background.start_soon(run_alarm, [tenant.services.counters for tenant in self.parts.tenants.values()])
+                background.start_soon(run_sweep, [tenant.services.hub for tenant in self.parts.tenants.values()])
                 if self.parts.store is not None:
                     background.start_soon(self.parts.store.run)
                 background.start_soon(run_look, self.parts.revoking.look)
                 background.start_soon(run_look, self._memory.look)
-                background.start_soon(watch_wall_clock, time.time, self.services.sessions.values)
+                background.start_soon(watch_wall_clock, time.time, self.state.sessions)
                 await background.start(run_all, self.parts.plugins)
                 self._keys.begin(background, self.state.rules)
                 async with trio.open_nursery() as connections:
@@ -164,7 +164,7 @@ class Server:
     def _api(self) -> Api:
         api = make_api(self.state, self.services)
         RevocationRoutes(self.parts.revoking).add_to(api)
-        PluginRoutes(self.parts.plugins, lambda name: reload_plugin(self.parts, self._load, name)).add_to(api)
+        PluginRoutes(self.services.plugins, lambda name: reload_plugin(self.parts, self._load, name)).add_to(api)
         return api
 
     async def _serve_internal(self, client: socket.socket, address: str, router: object) -> None:

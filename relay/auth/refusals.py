@@ -40,6 +40,7 @@ TOKEN_CODES: Final[dict[str, tuple[str, str | None]]] = {
     "ticket_unknown": ("the ticket is not known, or was used", None),
     "ticket_expired": ("the ticket was not used in time", "auth.tickets.lifetime"),
     "ticket_elsewhere": ("the ticket was given to another network", "auth.tickets.bind_address"),
+    "token_wrong_tenant": ("the token names no tenant that its issuer signs for", "auth.claims.tenant"),
     "token_bad_grants": ("the grants cannot be understood", "auth.claims.grants"),
 }
 """code: (reason, the config key behind it). A reason may be replaced by a closer one."""

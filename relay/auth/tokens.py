@@ -84,9 +84,11 @@ class Verifier:
         *,
         cache_tokens: int | None = None,
         taken: Collection[str] = (),
+        tenants: Collection[str] = ("",),
     ) -> None:
         """`keys` may be a function; it gives the same object until keys change. `name` is the issuer's, `taken` are
-        beginnings of subjects that are other issuers'. `cache_tokens` None: what `auth` says.
+        beginnings of subjects that are other issuers'. `tenants` are those its tokens may be of; with more than one, a
+        token names its own, or is of "" if that is among them. `cache_tokens` None: what `auth` says.
 
         Raises ConfigError for default grants that cannot be understood.
         """
@@ -99,6 +101,7 @@ class Verifier:
         self._bound: Final = auth.room_prefix if isinstance(auth, schema.Issuer) else ""
         self._prefix: Final = auth.subject_prefix if isinstance(auth, schema.Issuer) else ""
         self._taken: Final = tuple(taken)
+        self._tenants: Final = tuple(tenants)
         self._default_grants: Final = grants_of_settings(auth.default_grants)
         self._key_setting: Final = "auth.jwks" if auth.jwks.url else "auth.keys"
         self._cache: Final[OrderedDict[bytes, _Verified]] = OrderedDict()
@@ -194,6 +197,7 @@ class Verifier:
             trusted=self._name,
             issued=issued,
             bound_to=_binding(claims),
+            tenant=self._tenant(claims),
         )
         return _Verified(identity, not_before)
 
@@ -221,6 +225,14 @@ class Verifier:
             raise refuse("token_expired")
         if now < not_before - self._auth.leeway:
             raise refuse("token_not_yet_valid")
+
+    def _tenant(self, claims: dict[str, Any]) -> str:
+        if len(self._tenants) == 1:
+            return self._tenants[0]
+        name = claims.get(self._auth.claims.tenant, "")
+        if not isinstance(name, str) or name not in self._tenants:
+            raise refuse("token_wrong_tenant")
+        return name
 
     def _subject(self, claims: dict[str, Any]) -> str:
         subject = claims.get(self._auth.claims.subject)

@@ -30,10 +30,11 @@ from relay.config.schema import TLS, Issuer, issuers_of, table_of
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.revoking import read_at_start
+from relay.front.terms import Terms
 from relay.net.listener import check_congestion
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
-from relay.plugin.loader import LoadedPlugin, load_plugins
+from relay.plugin.loader import LoadedPlugin, load_plugins, load_tenant_plugins
 from relay.session.spending import compile_quotas
 
 SOON: Final = timedelta(days=14)
@@ -83,6 +84,11 @@ def examine(loaded: LoadedConfig) -> Findings:
     plugins = attempt(
         lambda: load_plugins(loaded.plugin_tables, directory, channels, loaded.where), doubts.plugin_setting
     )
+    own: dict[str, list[LoadedPlugin]] = {}
+    for name, tenant in config.tenants.items():
+        attempt(partial(Terms, config, name))
+        if tenant.plugins:
+            own[name] = attempt(partial(load_tenant_plugins, loaded, name, channels), doubts.plugin_setting) or []
     if why := check_congestion(config.outbox.congestion):
         problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", why))
     told = {problem.key for problem in loaded.problems} | {problem.key for problem in files}
@@ -96,6 +102,7 @@ def examine(loaded: LoadedConfig) -> Findings:
             ("keys", _keys(loaded, keys)),
             ("plugins", _plugins(plugins or [])),
             ("quotas", _quotas(config.quotas)),
+            *([("tenants", _tenants(loaded, own))] if config.tenants else []),
         ]
         findings.warnings = _warnings(loaded)
     return findings
@@ -202,6 +209,16 @@ def _quotas(quotas: Mapping[str, Quota]) -> list[str]:
         f"once; then {quota.at_limit}"
         for name, quota in on.items()
     ]
+
+
+def _tenants(loaded: LoadedConfig, own: dict[str, list[LoadedPlugin]]) -> list[str]:
+    lines = []
+    for name, tenant in loaded.config.tenants.items():
+        tokens = f"tokens of {', '.join(tenant.issuers)}" if tenant.issuers else f"tokens of [auth] that name {name}"
+        lines.append(f"{name}  {tokens}" + (f"; hosts {', '.join(tenant.hosts)}" if tenant.hosts else ""))
+        if name in own:
+            lines += [f"  {line}" for line in _plugins(own[name])]
+    return lines
 
 
 def _warnings(loaded: LoadedConfig) -> list[str]:

@@ -60,6 +60,8 @@ def explain(loaded: LoadedConfig, token: str, rooms: Iterable[str] = ()) -> Expl
     auth = issuers_of(loaded.config.auth)[identity.trusted]
     if identity.trusted:
         found.lines.append(f"issuer     {identity.trusted}  [{table}]")
+    if identity.tenant:
+        found.lines.append(f"tenant     {identity.tenant}")
     found.lines.append(f"signed by  {_signer(rules, auth, identity, token)}")
     claim = claims.get(auth.claims.grants) if claims else None
     origin = f"claim {auth.claims.grants}" if claim is not None else f"{table}.default_grants"

@@ -75,10 +75,14 @@ def find_all(loaded: LoadedConfig) -> list[Row]:
     points = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     own = {name for name in files(directory) if not name.startswith("test_")}
     used: dict[str, list[str]] = {}
-    for table, (common, _) in loaded.plugin_tables.items():
-        patterns = [common.rooms] if isinstance(common.rooms, str) else common.rooms
-        text = f"[plugins.{table}] rooms {' '.join(patterns)}"
-        used.setdefault(common.use or table, []).append(text if common.enabled else f"{text} (enabled = false)")
+    for tenant in ("", *loaded.config.tenants):
+        before, found = loaded.tables_of(tenant)
+        if tenant and not before:
+            continue  # it has those of the top
+        for table, (common, _) in found.items():
+            patterns = [common.rooms] if isinstance(common.rooms, str) else common.rooms
+            text = f"[{before}plugins.{table}] rooms {' '.join(patterns)}"
+            used.setdefault(common.use or table, []).append(text if common.enabled else f"{text} (enabled = false)")
     rows = []
     for name in sorted({*shipped(), *points, *own, *used}):
         if name in own:

@@ -51,6 +51,7 @@ def _grant_options(function: Any) -> Any:
 @click.option("--subject", required=True, help="Who it is for.")
 @_grant_options
 @click.option("--issuer", default="", metavar="NAME", help="Of which [auth.issuers.NAME] it is; default: [auth].")
+@click.option("--tenant", default="", metavar="NAME", help="For which [tenants.NAME] it is; default: its issuer's.")
 @click.option("--channel", "channels", multiple=True, help="A channel it may name; default: all. May be repeated.")
 @click.option("--join-at-start", multiple=True, metavar="ROOM", help="A room it is put into when it connects.")
 @click.option("--all", "everything", is_flag=True, help="It may join every room and do everything there.")
@@ -69,6 +70,7 @@ def token_new(
     source: Source,
     subject: str,
     issuer: str,
+    tenant: str,
     channels: tuple[str, ...],
     join_at_start: tuple[str, ...],
     everything: bool,
@@ -88,7 +90,7 @@ def token_new(
       relay token new --subject ann --all --ttl 7d
       relay token new --subject ann --join 'chat:*' --publish 'chat:*' --join-at-start 'user:{sub}'
       relay token new --subject svc --all --private-key issuer.pem --kid 2026-1
-      relay token new --subject ann --all --issuer acme
+      relay token new --subject ann --all --tenant acme
     """
     from relay.cli import signing
     from relay.errors import ConfigError
@@ -103,6 +105,7 @@ def token_new(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--ttl") from None
     loaded = source.load_or_exit()
+    issuer, claimed = tenant_named(loaded, issuer, tenant)
     auth = issuer_named(loaded, issuer)
     try:
         key = signing.private_key(private_key, algorithm, kid) if private_key else signing.config_key(loaded, issuer)
@@ -110,7 +113,7 @@ def token_new(
         refuse_config(error.problems)
     except (ValueError, OSError) as error:
         raise click.BadParameter(str(error), param_hint="--private-key") from None
-    made = signing.make_claims(auth, subject, lifetime, grants=grants or None, more=dict(map(_claim, claims)))
+    made = signing.make_claims(auth, subject, lifetime, grants=grants or None, more=claimed | dict(map(_claim, claims)))
     text = key.sign(made)
     click.echo(text)
     _warn(source, text)
@@ -125,6 +128,26 @@ def issuer_named(loaded: LoadedConfig, name: str) -> Trusted:
         known = ", ".join(auth.issuers) or "none"
         raise click.BadParameter(f"no table [auth.issuers.{name}]; there are: {known}", param_hint="--issuer")
     return auth.issuers[name]
+
+
+def tenant_named(loaded: LoadedConfig, issuer: str, tenant: str) -> tuple[str, dict[str, Any]]:
+    """The issuer to sign as for a tenant, and the claim that names it where that is needed. Exits for a wrong name."""
+    from relay.config.schema import tenants_of
+
+    if not tenant:
+        return issuer, {}
+    config = loaded.config
+    if tenant not in config.tenants:
+        known = ", ".join(config.tenants) or "none"
+        raise click.BadParameter(f"no table [tenants.{tenant}]; there are: {known}", param_hint="--tenant")
+    signers = [name for name, names in tenants_of(config.auth, config.tenants).items() if tenant in names]
+    if not issuer and issuer not in signers and signers:
+        issuer = signers[0]
+    if issuer not in signers:
+        what = f"its tokens are those of {', '.join(signers) or '[auth]'}, not of {issuer or '[auth]'}"
+        raise click.BadParameter(what, param_hint="--tenant")
+    shared = len(tenants_of(config.auth, config.tenants)[issuer]) > 1
+    return issuer, {issuer_named(loaded, issuer).claims.tenant: tenant} if shared else {}
 
 
 def _claim(text: str) -> tuple[str, Any]:

@@ -98,6 +98,7 @@ class Limits(Table, frozen=True):
         float, about("Pings and pongs a second from one client; beyond it close code 1008.", ge=0)
     ] = 20.0
     control_frames_burst: Annotated[Count, about("Pings and pongs one client may send at once.")] = 100
+    rooms: Annotated[Count, about("Rooms open at once, of a tenant where there are tenants; 0: any number.")] = 0
     rooms_per_connection: Annotated[Count, about("Rooms one connection may be in.")] = 128
     room_name_bytes: Annotated[int, about("Longest room name, bytes of UTF-8.", ge=1, le=1024)] = 255
     messages_per_second: Annotated[

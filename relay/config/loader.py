@@ -68,6 +68,13 @@ class LoadedConfig:
         """Where `auth.keys[0].kid` (say) was set: "config.toml:12", "environment RELAY__X", "--set" or "default"."""
         return self.origins.get(key, DEFAULT)
 
+    def tables_of(self, tenant: str) -> tuple[str, dict[str, tuple[PluginTable, dict[str, Any]]]]:
+        """The plugin tables of a tenant, as `plugin_tables`, and what stands before their names in the file."""
+        own = self.config.tenants[tenant].plugins if tenant else {}
+        if not own:
+            return "", self.plugin_tables
+        return f"tenants.{tenant}.", {name: split_table(table) for name, table in own.items()}
+
     def placed(self, problem: ConfigProblem) -> ConfigProblem:
         """A problem of what was made from this configuration, with the place of its key; a file it is about is said."""
         where = self.where(problem.key)

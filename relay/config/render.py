@@ -23,6 +23,8 @@ from relay.config.schema import (
     Issuer,
     Key,
     PluginTable,
+    Tenant,
+    TenantLimits,
     default_channels,
     default_plugins,
 )
@@ -99,6 +101,15 @@ NAMED_EXAMPLES: Final[dict[type[msgspec.Struct], str]] = {
 #algorithm = "Ed25519"
 #kid = "1"
 #public_key_file = "certs/acme.pub.pem\"""",
+    Tenant: """\
+#[tenants.acme]
+#issuers = ["acme"]
+#hosts = ["acme.example.com"]
+#limits.max_connections = 500
+
+#[tenants.acme.plugins.chat]
+#rooms = "chat:*"
+#history = 50""",
 }
 """Tables with names of the operator's choice: there are none by default."""
 MORE_PLUGINS: Final = """\
@@ -131,6 +142,8 @@ def default_toml() -> str:
             lines += toml_named(setting, Quota, {name: told(each) for name, each in default_quotas().items()})
         elif setting.name == "plugins":
             lines += [*toml_named(setting, PluginTable, default_plugins()), "", MORE_PLUGINS]
+        elif setting.named:
+            lines += toml_example(setting, setting.named)
         else:
             lines += toml_table(setting.name, table_of(setting))
     return "\n".join(lines) + "\n"
@@ -159,8 +172,13 @@ def toml_table(path: str, table: type[msgspec.Struct]) -> Iterator[str]:
         elif setting.items:
             yield from toml_list(f"{path}.{setting.name}", setting, setting.items)
         elif setting.named:
-            yield from comment(f"{setting.meaning} {about_table(setting.named)} For example:")
-            yield from NAMED_EXAMPLES[setting.named].splitlines()
+            yield from toml_example(setting, setting.named)
+
+
+def toml_example(setting: Setting, table: type[msgspec.Struct]) -> Iterator[str]:
+    """Tables with names of the operator's choice, of which there is none by default."""
+    yield from comment(f"{setting.meaning} {about_table(table)} For example:")
+    yield from NAMED_EXAMPLES[table].splitlines()
 
 
 def toml_list(path: str, setting: Setting, item: type[msgspec.Struct]) -> Iterator[str]:
@@ -231,9 +249,13 @@ def toml(value: object) -> str:
 
 def json_schema() -> str:
     """The JSON Schema (draft 2020-12) of the file, for editors that complete and check TOML."""
-    (whole, _), parts = msgspec.json.schema_components((Config, PluginTable), ref_template="#/$defs/{name}")
+    (whole, *_), parts = msgspec.json.schema_components(
+        (Config, PluginTable, TenantLimits), ref_template="#/$defs/{name}"
+    )
     # A plugin's own settings are not known here: any further key may stand beside the common ones.
-    parts["Config"]["properties"]["plugins"]["additionalProperties"] = {"$ref": "#/$defs/PluginTable"}
+    for part in ("Config", "Tenant"):
+        parts[part]["properties"]["plugins"]["additionalProperties"] = {"$ref": "#/$defs/PluginTable"}
+    parts["Tenant"]["properties"]["limits"] |= {"$ref": "#/$defs/TenantLimits"}
     tables: list[type[msgspec.Struct]] = [Config, PluginTable]
     tables += [setting.table for setting in settings(Config) if setting.table]
     for table in tables:
@@ -257,6 +279,8 @@ def configuration_md() -> str:
         elif setting.name == "plugins":
             lines += [f"## `[plugins.NAME]`\n\n{about_table(PluginTable)}\n\n{setting.meaning}\n"]
             lines += [*markdown_rows("plugins.NAME", PluginTable), *markdown_plugins()]
+        elif setting.named:
+            lines += [*markdown_table(f"{setting.name}.NAME", setting.named), f"{escaped(setting.meaning)}\n"]
         else:
             lines += markdown_table(setting.name, table_of(setting))
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -30,7 +30,9 @@ from relay.config.schema import (
     Server,
     Trusted,
     issuers_of,
+    subject_prefix,
     table_of,
+    tenants_of,
 )
 from relay.config.suggest import did_you_mean
 
@@ -43,6 +45,7 @@ API_KEY_BYTES: Final = 16
 """Least length of a key of the API."""
 
 # What an origin may look like at all (RFC 6454 section 6.2); the usual slip is a slash at its end.
+HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9a-fA-F:.]+\]")
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PREFIX: Final = re.compile(r"(?:[^\s*{}:]+:)+")
 ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
@@ -190,12 +193,12 @@ def auth(table: Auth) -> Iterator[Fault]:
     if table.cookie and not COOKIE.fullmatch(table.cookie):
         yield ("cookie",), "is no name of a cookie", "letters, digits, - and _, as in '__Host-relay'"
     for index, origin in enumerate(table.allowed_origins):
-        if origin not in ("self", "*", "null") and not ORIGIN.fullmatch(origin):
-            yield (
-                ("allowed_origins", index),
-                "not an origin",
-                "like https://app.example, without a path or a slash at the end",
-            )
+        yield from origin_fault(("allowed_origins", index), origin)
+
+
+def origin_fault(path: Path, origin: str) -> Iterator[Fault]:
+    if origin not in ("self", "*", "null") and not ORIGIN.fullmatch(origin):
+        yield path, "not an origin", "like https://app.example, without a path or a slash at the end"
 
 
 def plugin(table: PluginTable) -> Iterator[Fault]:
@@ -218,14 +221,10 @@ def config(whole: Config) -> Iterator[Fault]:
     yield from shared(whole.server.listen, whole.internal.listen)
     if "control" in whole.channels and whole.channels["control"].priority != "strict":
         yield ("channels", "control", "priority"), "must be strict: answers, pings and `bye` travel in it", ""
-    for name, table in whole.plugins.items():
-        channel = table.get("channel", "default")
-        if channel == "control":
-            yield ("plugins", name, "channel"), "control is the relay's own channel", "`urgent` goes before the others"
-        else:
-            yield from known(("plugins", name, "channel"), channel, whole.channels)
-        if table.get("durable") is True and table.get("enabled", True) and not whole.history.file:
-            yield ("plugins", name, "durable"), "needs a file to write to", "set history.file"
+    yield from plugins(whole, ("plugins",), whole.plugins)
+    for name, tenant in whole.tenants.items():
+        yield from plugins(whole, ("tenants", name, "plugins"), tenant.plugins)
+    yield from tenants(whole)
     yield from mtls(whole)
     yield from subjects(whole)
     yield from quotas(whole)
@@ -242,15 +241,50 @@ def mtls(whole: Config) -> Iterator[Fault]:
         yield ("auth", "mtls", "bind_token"), "needs tls.client_certificates: no client could show one", ""
 
 
+def plugins(whole: Config, place: Path, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[Fault]:
+    for name, table in tables.items():
+        channel = table.get("channel", "default")
+        if channel == "control":
+            yield (*place, name, "channel"), "control is the relay's own channel", "`urgent` goes before the others"
+        else:
+            yield from known((*place, name, "channel"), channel, whole.channels)
+        if table.get("durable") is True and table.get("enabled", True) and not whole.history.file:
+            yield (*place, name, "durable"), "needs a file to write to", "set history.file"
+
+
+def tenants(whole: Config) -> Iterator[Fault]:
+    owners: dict[str, str] = {}
+    for name, table in whole.tenants.items():
+        place: Path = ("tenants", name)
+        if not NAME.fullmatch(name):
+            yield place, "is no name", "letters, digits, - and _"
+        for index, issuer_name in enumerate(table.issuers):
+            if issuer_name not in whole.auth.issuers:
+                known_names = ", ".join(whole.auth.issuers) or "none"
+                hint = did_you_mean(issuer_name, whole.auth.issuers) or f"there are: {known_names}"
+                yield (*place, "issuers", index), "no such table [auth.issuers.NAME]", hint
+        if not table.issuers and "" not in issuers_of(whole.auth):
+            yield (*place, "issuers"), "is missing: [auth] has no key, so no token could be this tenant's", ""
+        for index, host in enumerate(table.hosts):
+            if not HOST.fullmatch(host):
+                yield (*place, "hosts", index), "is no host name", "like acme.example.com or *.example.com, no port"
+            elif (owner := owners.setdefault(host.lower(), name)) != name:
+                yield (*place, "hosts", index), f"is a host of tenants.{owner} too", ""
+        for index, origin in enumerate(table.allowed_origins):
+            yield from origin_fault((*place, "allowed_origins", index), origin)
+
+
 def subjects(whole: Config) -> Iterator[Fault]:
-    """Two issuers who both know an `ann` must say whether she is one and the same."""
-    seen: dict[str, str] = {}
-    for name, trusted in issuers_of(whole.auth).items():
-        prefix = trusted.subject_prefix if isinstance(trusted, Issuer) else ""
-        other = seen.setdefault(prefix, name)
-        if other != name and not (isinstance(trusted, Issuer) and trusted.shares_subjects):
-            what = f"its subjects would be those of {table_of(other)}"
-            yield ("auth", "issuers", name, "subject_prefix"), what, "set it, or shares_subjects = true"
+    """Two issuers of a tenant who both know an `ann` must say whether she is one and the same."""
+    seen: dict[tuple[str, str], str] = {}
+    trusted = issuers_of(whole.auth)
+    for name, found in tenants_of(whole.auth, whole.tenants).items():
+        for tenant in found:
+            other = seen.setdefault((tenant, subject_prefix(trusted[name])), name)
+            each = trusted[name]
+            if other != name and not (isinstance(each, Issuer) and each.shares_subjects):
+                what = f"its subjects would be those of {table_of(other)}"
+                yield ("auth", "issuers", name, "subject_prefix"), what, "set it, or shares_subjects = true"
 
 
 def quotas(whole: Config) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ from relay.config.limits import Limits
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
 from relay.config.quotas import Quota, default_quotas
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
+from relay.config.tenants import Tenant, own_limits, subject_prefix, taken_subjects, tenants_of
 from relay.config.trust import (
     ALGORITHMS,
     JWKS,
@@ -33,7 +34,6 @@ from relay.config.trust import (
     default_keys,
     issuers_of,
     table_of,
-    taken_subjects,
 )
 
 __all__ = [
@@ -60,6 +60,8 @@ __all__ = [
     "Server",
     "Supervision",
     "Table",
+    "Tenant",
+    "TenantLimits",
     "Tickets",
     "Timeouts",
     "Trusted",
@@ -69,8 +71,10 @@ __all__ = [
     "default_plugins",
     "default_quotas",
     "issuers_of",
+    "subject_prefix",
     "table_of",
     "taken_subjects",
+    "tenants_of",
 ]
 
 
@@ -132,6 +136,9 @@ class Internal(Table, frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:  # may end up in a log or a traceback; the keys may not
         return [(name, ["..."] if name == "api_keys" and value else value) for name, value in super().__rich_repr__()]
+
+
+TenantLimits = own_limits(Limits)
 
 
 class Timeouts(Table, frozen=True):
@@ -322,6 +329,9 @@ class Config(Table, frozen=True):
             "Tables [plugins.NAME]. A file without any gets the four below; a file with at least one gets just those."
         ),
     ] = msgspec.field(default_factory=default_plugins)
+    tenants: Annotated[
+        dict[str, Tenant], about("Tables [tenants.NAME]. Without any, there is one room space, for all connections.")
+    ] = {}
     logging: Logging = default(Logging)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:  # plugins by name: which of their settings are secret?

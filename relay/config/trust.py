@@ -241,13 +241,6 @@ def issuers_of(auth: Auth) -> dict[str, Trusted]:
     return own | auth.issuers
 
 
-def taken_subjects(auth: Auth, issuer: str) -> tuple[str, ...]:
-    """What no subject of an issuer may begin with, because those of another do."""
-    prefixes = {name: each.subject_prefix for name, each in auth.issuers.items()} | {"": ""}
-    own = prefixes[issuer]
-    return tuple(sorted({prefix for prefix in prefixes.values() if prefix != own and prefix.startswith(own)}))
-
-
 def table_of(issuer: str) -> str:
     """The config table of an issuer by name."""
     return join_key(("auth", "issuers", issuer)) if issuer else "auth"

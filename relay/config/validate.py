@@ -18,7 +18,7 @@ from msgspec import inspect
 
 from relay.config.positions import Path, join_key
 from relay.config.rules import RULES, WHOLE
-from relay.config.schema import Config, PluginTable
+from relay.config.schema import Config, PluginTable, Tenant, TenantLimits
 from relay.config.suggest import did_you_mean, nearest
 from relay.errors import ConfigProblem
 
@@ -42,11 +42,16 @@ def root() -> inspect.StructType:
     """The type of the whole document: `Config`, with the common keys in every plugin table."""
     config = inspect.type_info(Config)
     assert isinstance(config, inspect.StructType)
-    tables = inspect.DictType(inspect.StrType(), inspect.type_info(PluginTable))
-    fields = (
-        msgspec.structs.replace(field, type=tables) if field.name == "plugins" else field for field in config.fields
-    )
-    return msgspec.structs.replace(config, fields=tuple(fields))
+    plugins = inspect.DictType(inspect.StrType(), inspect.type_info(PluginTable))
+    tenant = _retyped(inspect.type_info(Tenant), plugins=plugins, limits=inspect.type_info(TenantLimits))
+    return _retyped(config, plugins=plugins, tenants=inspect.DictType(inspect.StrType(), tenant))
+
+
+def _retyped(table: inspect.Type, **types: inspect.Type) -> inspect.StructType:
+    """A table in which some fields, free in the schema because others check them further, have a type."""
+    assert isinstance(table, inspect.StructType)
+    fields = (msgspec.structs.replace(field, type=types.get(field.name, field.type)) for field in table.fields)
+    return msgspec.structs.replace(table, fields=tuple(fields))
 
 
 def unwrap(type_: inspect.Type) -> inspect.Type:

@@ -201,6 +201,25 @@ HTTP: Final = (
     ),
 )  # fmt: skip
 
+TENANTS: Final = (
+    Explanation(
+        "misdirected", ("handshake",), "The Host of the request is another tenant's than the name asked for in TLS.",
+        "A proxy that changes Host or SNI, or a client that was told to connect somewhere else.",
+        "Use one name for both.",
+        "Let the proxy pass both on as they came.", status=421,
+    ),
+    Explanation(
+        "not_started", ("handshake",), "The token's tenant is new in the configuration and not served yet.",
+        "It came with a reload; tenants are started with the relay.",
+        "Retry later.", "Restart the relay.", status=503,
+    ),
+    Explanation(
+        "no_such_tenant", ("api",), "No tenant of that name is served.",
+        "A misspelt name, or a tenant that waits for the next restart.",
+        "Use a name that GET /api/v1/info lists.", "Nothing.", status=404,
+    ),
+)  # fmt: skip
+
 API: Final = (
     Explanation(
         "api_off", ("api",), "The API has no keys, so nobody can use it.",
@@ -246,4 +265,4 @@ API: Final = (
     ),
 )  # fmt: skip
 
-ENTRIES: Final = (*TLS, *ADDRESS, *HTTP, *API)
+ENTRIES: Final = (*TLS, *ADDRESS, *HTTP, *TENANTS, *API)

@@ -90,6 +90,14 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         ("limits.rooms_per_connection",),
         None,
     ),
+    "too_many_open_rooms": (
+        REQUEST,
+        "The relay, or the client's tenant, has as many rooms open as it may have; this would be one more.",
+        "Use a room that is open, or try again later.",
+        "Raise the limit; `relay_rooms` tells how many there are.",
+        ("limits.rooms",),
+        None,
+    ),
     "room_full": (
         REQUEST,
         "The plugin's table bounds the members of a room.",

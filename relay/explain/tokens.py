@@ -160,6 +160,12 @@ ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         "If clients reach the relay over IPv4 and IPv6 by turns, switch auth.tickets.bind_address off.",
         ("auth.tickets.bind_address", "auth.tickets.ipv4_prefix", "auth.tickets.ipv6_prefix"),
     ),
+    "token_wrong_tenant": (
+        "Several tenants share the issuer, and the claim that tells them apart names none of them.",
+        NEW,
+        "Let the issuer put the tenant's name into the claim, or give the tenant an issuer of its own.",
+        ("auth.claims.tenant",),
+    ),
     "token_bad_grants": (
         "The grants claim is no object, has an unknown key or a pattern that is none.",
         "Nothing.",

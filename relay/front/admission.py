@@ -26,6 +26,7 @@ from relay.front.gate import Gate
 from relay.front.guard import Guard
 from relay.front.place import check_home, find_place, find_session, room_in
 from relay.front.state import PROTOCOLS, State
+from relay.front.tenants import Tenant, tenant_of
 from relay.limits.pending import Place
 from relay.net.client_certificates import REFUSED as CERTIFICATE_REFUSED
 from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
@@ -57,7 +58,7 @@ class Admission:
         self.router = router
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
-        self.arrivals = Arrivals(services.plugins)
+        self.arrivals: dict[str, Arrivals] = {}
         self.gate = Gate(state, services, self._reject)
 
     def take(self, nursery: trio.Nursery, sock: socket.socket, address: str) -> None:
@@ -71,7 +72,6 @@ class Admission:
 
     async def serve(self, sock: socket.socket, address: str, place: Place) -> None:
         """The whole life of one connection. Raises nothing but Cancelled."""
-        counters = self.services.counters
         visit = Visit(self.state.addresses, address)
         doors = self.state.rules.doors
         refusal = None
@@ -117,19 +117,19 @@ class Admission:
             admitted = await self._admit(http, request, transport, visit)
             if admitted is None:
                 return
-            link, accept, last = admitted
+            tenant, link, accept, last = admitted
             try:
                 sent = transport.send(accept)
                 if sent < len(accept):
                     await transport.send_all(accept[sent:])
-                counters.handshakes += 1
+                link.services.counters.handshakes += 1
                 self.gate.leave(place)
                 link.start(http.take_early(), last)
                 del http, request, accept, admitted  # what a parked task holds, every idle connection holds
                 await link.ended.wait()
             finally:
                 link.abort()
-                self._ended(link, visit.address)
+                self._ended(tenant, link, visit.address)
         except Lost as lost:
             log.debug("connection from %s lost before it was one: %s", visit.address, lost)
         except Exception:
@@ -251,12 +251,14 @@ class Admission:
             return None
         return request
 
-    def _reject(self, rejected: Rejected, address: str, room: str = "", subject: str = "") -> None:
+    def _reject(
+        self, rejected: Rejected, address: str, room: str = "", subject: str = "", tenant: Tenant | None = None
+    ) -> None:
         """Counts and keeps a refused handshake."""
         self.services.counters.rejected[rejected.code] += 1
-        self.services.decisions.add(
+        (self.services if tenant is None else tenant.services).decisions.add(
             "rejected", rejected.code, setting=rejected.setting, subject=subject, address=address, room=room,
-            detail=rejected.reason,
+            detail=rejected.why or rejected.reason,
         )  # fmt: skip
 
     def _tls_failed(self, kind: str, address: str, detail: str, setting: str | None = None) -> None:
@@ -265,37 +267,40 @@ class Admission:
 
     async def _admit(
         self, http: HTTPConnection, request: Request, transport: Transport, visit: Visit
-    ) -> tuple[Link, bytes, int] | None:
+    ) -> tuple[Tenant, Link, bytes, int] | None:
         """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
         reason.
         """
-        upgrade = identity = None
+        upgrade = identity = tenant = None
         auth = self.services.config.auth
         try:
             if refusal := visit.enter(http.remote, trio.current_time()):  # on a proxy's connection the clients change
                 raise refusal
             upgrade = check_upgrade(request, token_in_query=auth.token_in_query, cookie=auth.cookie)
-            place = find_place(request, upgrade, self.state, self.services)
+            owner = self.state.rules.hosts.check_names(request.host, getattr(transport.sock, "asked_for", None))
+            place = find_place(request, upgrade, self.state, self.services, owner)
             identity = await self.guard.identify(request, upgrade.credential)
-            check_home(identity, place, self.services)
-            session = find_session(identity, place, self.services) if place.session else None
-            compression, config = self.compression, self.services.config
+            tenant = tenant_of(self.state, identity, owner, place.home)
+            tenant.check_origin(upgrade.origin, request.host, transport.tls)
+            check_home(identity, place, tenant.services)
+            session = find_session(identity, place, tenant.services) if place.session else None
+            compression, config = self.compression, tenant.services.config
             agreement = compression.agree(upgrade.extensions, config, session.protocol if session else None)
-            self._count_in(identity)
+            tenant.count_in(identity)
             arrival = None
             if session is None:
                 name = secrets.token_urlsafe(12)
                 arrival = Arrival(name, identity.subject, http.remote, place.protocol.name, place.home)
-                await self._announce(arrival)
+                await self._announce(tenant, arrival, identity)
         except Rejected as rejected:
             subject = identity.subject if identity is not None else ""
-            self._reject(rejected, http.remote, room_in(request), subject)
+            self._reject(rejected, http.remote, room_in(request), subject, tenant)
             log.info(
                 "handshake refused",
                 extra={
                     "fields": {
                         "address": http.remote, "path": request.path, "status": rejected.status, "code": rejected.code,
-                        "reason": rejected.reason, "setting": rejected.setting,
+                        "reason": rejected.why or rejected.reason, "setting": rejected.setting,
                     }
                 },
             )  # fmt: skip
@@ -304,36 +309,36 @@ class Admission:
             else:
                 await http.refuse(rejected)
             return None
-        link = Link(self.services, transport, self.poller, self.tick, self.state.rules.engine, agreement)
+        services = tenant.services
+        link = Link(services, transport, self.poller, self.tick, tenant.terms.engine, agreement)
         if session is None:
             assert arrival is not None
-            if self.arrivals.wanted:
+            if self._arrivals(tenant).wanted:
                 link.arrival = arrival
             protocol = compression.protocol(place.protocol, agreement, config)
             link.connection = make_connection(
-                self.services, link, identity, protocol, arrival.session, place.home, http.remote
+                services, link, identity, protocol, arrival.session, place.home, http.remote
             )
         else:
             link.connection = Leg(session, link, identity, list(place.channels))
-        self.services.counters.connections += 1
+        services.counters.connections += 1
         compression.entered(agreement)
         self.state.links.add(link)
         extension = agreement.response if agreement is not None else None
-        return link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last
+        return tenant, link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last
 
-    def _count_in(self, identity: Identity) -> None:
-        if not self.state.subjects.enter(identity.subject):
-            raise Rejected(
-                429, "too_many_of_subject", "this subject has as many connections as it may have",
-                retry_after=10.0, setting="limits.connections_per_subject",
-            )  # fmt: skip
+    def _arrivals(self, tenant: Tenant) -> Arrivals:
+        found = self.arrivals.get(tenant.name)
+        if found is None:
+            found = self.arrivals[tenant.name] = Arrivals(tenant.services.plugins)
+        return found
 
-    async def _announce(self, arrival: Arrival) -> None:
+    async def _announce(self, tenant: Tenant, arrival: Arrival, identity: Identity) -> None:
         """To the plugins that want to know. Raises Rejected; then the subject is not counted any more."""
         try:
-            await self.arrivals.arrive(arrival)
+            await self._arrivals(tenant).arrive(arrival)
         except BaseException:
-            self.state.subjects.leave(arrival.subject)
+            tenant.count_out(identity)
             raise
 
     async def _accept_then_close(
@@ -348,14 +353,14 @@ class Admission:
             while await transport.receive_some():
                 pass
 
-    def _ended(self, link: Link, address: str) -> None:
+    def _ended(self, tenant: Tenant, link: Link, address: str) -> None:
         """Counts and tells the end of a session: one line each."""
-        state, counters, connection = self.state, self.services.counters, link.connection
-        state.links.discard(link)
-        state.subjects.leave(connection.identity.subject)
+        counters, connection = link.services.counters, link.connection
+        self.state.links.discard(link)
+        tenant.count_out(connection.identity)
         counters.connections -= 1
         if link.arrival is not None:
-            self.arrivals.left(link.arrival, link.close_code)
+            self._arrivals(tenant).left(link.arrival, link.close_code)
         self.compression.left(link.agreement)
         counters.closed[_counted_as(link.close_code)] += 1
         reason = connection.closing
@@ -371,6 +376,7 @@ class Admission:
                 "fields": {
                     "session": connection.session,
                     "subject": connection.subject,
+                    **({"tenant": tenant.name} if tenant.name else {}),
                     "address": address,
                     "protocol": connection.protocol.name,
                     "code": link.close_code,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -31,6 +32,7 @@ class PublishBody(Table, frozen=True):
     """
 
     room: str
+    tenant: str = ""
     data: msgspec.Raw = msgspec.Raw()
     base64: str | None = None
     channel: str | None = None
@@ -56,22 +58,23 @@ class Publisher:
 
     Body: Final = PublishBody
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._done: OrderedDict[tuple[str, str], tuple[float, dict[str, Any]]] = OrderedDict()
+    def __init__(self, services_of: Callable[[str], Services]) -> None:
+        """`services_of` gives those of a tenant. Raises Rejected."""
+        self._services_of = services_of
+        self._done: OrderedDict[tuple[str, str, str], tuple[float, dict[str, Any]]] = OrderedDict()
 
     def publish(self, asked: Asked) -> dict[str, Any]:
         """Raises Refused, Rejected."""
         body = asked.decoded(PublishBody)
         payload = body.payload()
-        services = self._services
+        services = self._services_of(body.tenant)
         limits = services.config.limits
         if problem := check_room_name(body.room, limits.room_name_bytes):
             raise Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
         if body.channel == services.channels.CONTROL:
             raise Refused("no_such_channel", "control is the relay's own channel", setting="channels")
         now = services.monotonic()
-        done = (body.room, body.idempotency) if body.idempotency is not None else None
+        done = (body.tenant, body.room, body.idempotency) if body.idempotency is not None else None
         if done is not None and (answer := self._answered(done, now)) is not None:
             return {**answer, "duplicate": True}
         expires = now + body.ttl if body.ttl is not None else 0.0
@@ -88,7 +91,7 @@ class Publisher:
                 self._done.popitem(last=False)
         return {**answer, "duplicate": False}
 
-    def _answered(self, done: tuple[str, str], now: float) -> dict[str, Any] | None:
+    def _answered(self, done: tuple[str, str, str], now: float) -> dict[str, Any] | None:
         while self._done:
             first = next(iter(self._done))
             if self._done[first][0] + REMEMBERED_SECONDS > now:

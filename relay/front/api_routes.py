@@ -51,41 +51,57 @@ class Operations:
         self.services = services
 
     def add_to(self, api: Api) -> None:
-        publisher = Publisher(self.services)
+        publisher = Publisher(self.services_of)
         api.add("GET", "/info", self.info)
-        api.add("GET", "/connections", self.connections, query=("subject", "room", "address", "limit"))
+        api.add("GET", "/connections", self.connections, query=("tenant", "subject", "room", "address", "limit"))
         api.add("GET", "/connections/{session}", self.connection)
         api.add("POST", "/connections/{session}/close", self.close_connection, body=Close)
-        api.add("POST", "/subjects/{subject}/close", self.close_subject, body=Close)
-        api.add("GET", "/rooms", self.rooms, query=("prefix", "limit"))
-        api.add("GET", "/rooms/{room}", self.room, query=("limit",))
+        api.add("POST", "/subjects/{subject}/close", self.close_subject, body=Close, query=("tenant",))
+        api.add("GET", "/rooms", self.rooms, query=("tenant", "prefix", "limit"))
+        api.add("GET", "/rooms/{room}", self.room, query=("tenant", "limit"))
         api.add("POST", "/publish", publisher.publish, body=publisher.Body)
-        wanted = ("session", "subject", "room", "address", "code", "kind", "since", "limit")
+        wanted = ("tenant", "session", "subject", "room", "address", "code", "kind", "since", "limit")
         api.add("GET", "/decisions", self.decisions, query=wanted)
+
+    def services_of(self, tenant: str) -> Services:
+        """Raises Rejected(404)."""
+        found = self.state.tenants.get(tenant)
+        if found is None:
+            known = ", ".join(name for name in self.state.tenants if name) or "none"
+            raise Rejected(404, "no_such_tenant", f"no tenant of that name is served; there are: {known}")
+        return found.services
+
+    def _of(self, asked: Asked) -> Services:
+        return self.services_of(asked.query.get("tenant", ""))
 
     def info(self, asked: Asked) -> Any:
         state, services = self.state, self.services
+        every = [tenant.services for tenant in state.tenants.values()]
         return {
             "version": __version__,
             "started_at": state.started_at,
             "uptime": round(services.wall() - state.started_at, 3),
             "ready": state.ready,
             "config": str(state.rules.loaded.path or "default"),
-            "connections": services.counters.connections,
-            "rooms": len(services.hub.rooms),
-            "published": services.hub.published,
+            "connections": sum(one.counters.connections for one in every),
+            "rooms": sum(len(one.hub.rooms) for one in every),
+            "published": sum(one.hub.published for one in every),
             "decisions": len(services.decisions),
+            "tenants": [name for name in state.tenants if name],
         }
 
     def connections(self, asked: Asked) -> Any:
         wanted = asked.query
         found: Iterable[Link] = self.state.links
+        if "tenant" in wanted or "room" in wanted:
+            services = self._of(asked)
+            found = (link for link in found if link.services is services)
         if "subject" in wanted:
             found = (link for link in found if link.connection.subject == wanted["subject"])
         if "address" in wanted:
             found = (link for link in found if link.connection.main.address == wanted["address"])
         if "room" in wanted:
-            room = self.services.hub.rooms.get(wanted["room"])
+            room = services.hub.rooms.get(wanted["room"])
             members = room.members if room is not None else {}
             found = (link for link in found if link.connection in members)
         chosen = sorted(found, key=lambda link: link.opened_at, reverse=True)
@@ -103,9 +119,8 @@ class Operations:
 
     def _link(self, session: str) -> Link:
         """The first socket of a session. Raises Rejected(404)."""
-        connection = self.services.sessions.get(session)
         for link in self.state.links:
-            if link.connection is connection:
+            if link.connection is link.services.sessions.get(session):
                 return link
         raise Rejected(404, "no_such_session", "no connection has that session now; /decisions may tell why it ended")
 
@@ -118,14 +133,14 @@ class Operations:
         """Closes all connections of a subject; that there are none is no error."""
         reason = asked.decoded(Close).as_reason()
         subject = asked.path["subject"]
-        mine = [one for one in self.services.sessions.values() if one.subject == subject and one.closing is None]
+        mine = [one for one in self._of(asked).sessions.values() if one.subject == subject and one.closing is None]
         for connection in mine:
             connection.close(reason)
         return {"closed": len(mine)}
 
     def rooms(self, asked: Asked) -> Any:
         prefix = asked.query.get("prefix", "")
-        chosen = [room for name, room in self.services.hub.rooms.items() if name.startswith(prefix)]
+        chosen = [room for name, room in self._of(asked).hub.rooms.items() if name.startswith(prefix)]
         chosen.sort(key=lambda room: (-len(room), room.name))
         limit = asked.number("limit", USUAL, most=MOST)
         return {
@@ -135,7 +150,7 @@ class Operations:
         }
 
     def room(self, asked: Asked) -> Any:
-        found: Room | None = self.services.hub.rooms.get(asked.path["room"])
+        found: Room | None = self._of(asked).hub.rooms.get(asked.path["room"])
         if found is None:
             raise Rejected(404, "no_such_room", "nobody is in a room of that name: a room lives while it has members")
         limit = asked.number("limit", USUAL, most=MOST)

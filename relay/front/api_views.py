@@ -28,6 +28,7 @@ def connection(link: Link, now: float) -> dict[str, Any]:
     return {
         "session": one.session,
         "subject": one.subject,
+        "tenant": one.identity.tenant,
         "address": main.address,
         "protocol": one.protocol.name,
         "home": main.home or None,
@@ -73,6 +74,8 @@ def setting(loaded: LoadedConfig, key: str) -> dict[str, Any]:
     """The value of a config key, and where it was set: "config.toml:12" or "default". A secret's value is left out."""
     shown: dict[str, Any] = {"where": loaded.where(key)}
     if key.startswith(("auth.keys", "internal.api_keys")):
+        return shown
+    if key.startswith("tenants.") and ".plugins." in key:  # a plugin's own may be a secret
         return shown
     found: Any = loaded.config
     for part in key.split("."):

@@ -20,15 +20,16 @@ from relay.front.api import Api
 from relay.front.guard import Guard, tickets_off
 from relay.front.plugin_pages import PluginPages
 from relay.front.state import State
+from relay.front.tenants import Tenant, tenant_of
 from relay.net.handshake import find_credential
 from relay.net.head import Request
 from relay.net.http import HTTPConnection, Response
+from relay.net.link import Link
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
 from relay.ops.logs import lines_lost
 from relay.ops.metrics import Gauges, exposition
 from relay.plugin.meters import Meter
-from relay.rooms.hub import Hub
 
 if TYPE_CHECKING:
     from relay.net.link import Link
@@ -39,12 +40,11 @@ LOOKED_AT: Final = 1000  # connections whose socket is asked when metrics are, a
 class Pages:
     """Handlers of both listeners' routes."""
 
-    def __init__(self, state: State, counters: Counters, hub: Hub, api: Api | None = None) -> None:
+    def __init__(self, state: State, counters: Counters, api: Api | None = None) -> None:
         self.state = state
         self.guard = Guard(state, counters)
         self.api = api
         self.counters = counters
-        self.hub = hub
         self.meters: Callable[[], Iterable[tuple[str, Meter]]] = list
         """The plugins' own figures."""
         self.plugin_pages: PluginPages | None = None
@@ -139,8 +139,11 @@ class Pages:
         return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 
     async def _identity(self, request: Request) -> Identity:
-        auth = self.state.rules.config.auth
-        return await self.guard.identify(request, find_credential(request, token_in_query=auth.token_in_query))
+        rules = self.state.rules
+        auth = rules.config.auth
+        identity = await self.guard.identify(request, find_credential(request, token_in_query=auth.token_in_query))
+        tenant_of(self.state, identity, rules.hosts.owner(request.host))
+        return identity
 
     async def auth_ticket(self, request: Request) -> Response:
         """Trades the token in the header for a ticket. A cookie would let any page ask for one."""
@@ -152,6 +155,7 @@ class Pages:
             identity = await self.guard.identify(
                 request, credential if credential and credential.kind == "header" else None
             )
+            tenant_of(self.state, identity, self.state.rules.hosts.owner(request.host))
             ticket, lifetime = self.guard.issue(request, identity)
         except Rejected as rejected:
             response = Response.from_rejected(rejected)
@@ -167,9 +171,9 @@ class Pages:
     def _cors(self, request: Request) -> list[tuple[str, str]]:
         """Pages that may connect may also ask why they could not (Fetch standard, CORS protocol)."""
         origin = request.headers.get("origin")
-        if origin is None or not self.state.rules.origins.allows(
-            origin, request.host, self.state.certificates is not None
-        ):
+        rules = self.state.rules
+        owner = rules.hosts.owner(request.host)
+        if origin is None or not rules.allows_origin(origin, request.host, self.state.certificates is not None, owner):
             return []
         return [
             ("Access-Control-Allow-Origin", origin),
@@ -181,41 +185,49 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        content_type, body = exposition(self._totals(), self.gauges(), accept=request.headers.get("accept") or "")
+        each = self._each()
+        counters, gauges = each[""]
+        accept = request.headers.get("accept") or ""
+        content_type, body = exposition(counters, gauges, accept=accept, tenants=each if len(each) > 1 else None)
         return Response(200, body, content_type=content_type)
 
-    def _totals(self) -> Counters:
-        """The counters with what live connections have counted for themselves so far."""
-        totals = copy.copy(self.counters)
+    def _each(self) -> dict[str, tuple[Counters, Gauges]]:
+        """The figures of each tenant, with what live connections have counted for themselves so far."""
+        totals = {name: copy.copy(tenant.services.counters) for name, tenant in self.state.tenants.items()}
+        links: dict[str, list[Link]] = {name: [] for name in totals}
         for link in self.state.links:
+            name = link.connection.identity.tenant
+            links[name].append(link)
             if not link.finished:
-                totals.bytes_in += link.bytes_in
-                totals.bytes_out += link.writer.bytes_out
-                totals.messages_in += link.connection.messages
-        return totals
+                total = totals[name]
+                total.bytes_in += link.bytes_in
+                total.bytes_out += link.writer.bytes_out
+                total.messages_in += link.connection.messages
+        return {name: (totals[name], self._gauges(tenant, links[name])) for name, tenant in self.state.tenants.items()}
 
-    def gauges(self) -> Gauges:
+    def _gauges(self, tenant: Tenant, links: list[Link]) -> Gauges:
         protocols: dict[str, int] = {}
-        waiting = [0] * len(self.hub.channels)
-        for link in self.state.links:
+        hub = tenant.services.hub
+        waiting = [0] * len(hub.channels)
+        for link in links:
             name = link.connection.protocol.name
             protocols[name] = protocols.get(name, 0) + 1
             link.outbox.add_sizes(waiting)
-        unsent, most = unsent_bytes(self.state.links)
+        unsent, most = unsent_bytes(links)
         certificates = self.state.certificates
-        journal = self.hub.journal
+        journal = hub.journal
         return Gauges(
-            meters=self.meters(),
-            rooms=len(self.hub.rooms),
-            members=sum(len(room.members) for room in self.hub.rooms.values()),
-            published=self.hub.published,
-            delivered=self.hub.delivered,
+            meters=self.meters() if not tenant.name else (),
+            rooms=len(hub.rooms),
+            members=sum(len(room.members) for room in hub.rooms.values()),
+            published=hub.published,
+            delivered=hub.delivered,
             connections_by_protocol=protocols,
-            remembered_bytes=self.hub.archive.bytes,
-            rooms_asleep=len(self.hub.archive),
+            remembered_bytes=hub.archive.bytes,
+            rooms_asleep=len(hub.archive),
             journal_bytes=None if journal is None else journal.bytes,
             journal_failures=None if journal is None else journal.failures,
-            outbox_bytes=dict(zip(self.hub.channels.names, waiting, strict=True)),
+            outbox_bytes=dict(zip(hub.channels.names, waiting, strict=True)),
             unsent_bytes=unsent,
             unsent_bytes_most=most,
             certificate_expiry={} if certificates is None else {"main": certificates.expires_at()},

@@ -66,7 +66,8 @@ class Guard:
 
     def _check_page(self, request: Request) -> None:
         """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a page of anybody's sends the cookie too."""
-        origins, tls = self.state.rules.origins, self.state.certificates is not None
+        rules, tls = self.state.rules, self.state.certificates is not None
+        origins = rules.terms[rules.hosts.owner(request.host) or ""].origins
         if not origins.names(request.headers.get("origin"), request.host, tls):
             why = "a cookie counts only with the Origin of a page that is allowed by name"
             raise Rejected(403, "cookie_origin", why, setting="auth.allowed_origins")

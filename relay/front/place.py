@@ -39,8 +39,8 @@ class Place:
     channels: tuple[int, ...] = ()
 
 
-def find_place(request: Request, upgrade: Upgrade, state: State, services: Services) -> Place:
-    """Raises Rejected: 400, 403 (origin), 404, 503."""
+def find_place(request: Request, upgrade: Upgrade, state: State, services: Services, owner: str | None = None) -> Place:
+    """`owner`: the tenant whose host it is. Raises Rejected: 400, 403 (origin), 404, 503."""
     config = services.config
     if state.draining:
         raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
@@ -48,9 +48,9 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
         why, setting = "this server is short of memory", state.short_of_memory
         raise Rejected(503, "short_of_memory", why, retry_after=10.0, setting=setting)
     most = config.limits.max_connections
-    if most and services.counters.connections >= most:
+    if most and len(state.links) >= most:
         raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
-    if not state.rules.origins.allows(upgrade.origin, request.host, state.certificates is not None):
+    if not state.rules.allows_origin(upgrade.origin, request.host, state.certificates is not None, owner):
         raise Rejected(403, "origin", "pages of this origin may not connect", setting="auth.allowed_origins")
     subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))
     protocol = PLAIN

@@ -6,13 +6,14 @@ public, not even whether it is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import trio
 
 from relay.errors import Refused, Rejected
 from relay.front.guard import Guard
+from relay.front.state import State
+from relay.front.tenants import tenant_of
 from relay.net.handshake import find_credential
 from relay.net.head import Request
 from relay.net.http import Response
@@ -38,8 +39,10 @@ STATUS_FOR_REFUSAL: Final[dict[str, int]] = {
 
 
 class PluginPages:
-    def __init__(self, plugins: Iterable[Supervised], guard: Guard) -> None:
-        self._plugins = {plugin.name: plugin for plugin in plugins}
+    """A page that is not public is that of the caller's tenant, a public one of the tenant whose host it is."""
+
+    def __init__(self, state: State, guard: Guard) -> None:
+        self._state = state
         self._guard = guard
 
     def serves(self, request: Request) -> bool:
@@ -48,11 +51,15 @@ class PluginPages:
     async def answer(self, request: Request) -> Response:
         """Raises Rejected."""
         name, _, rest = request.path.removeprefix(BASE).partition("/")
-        plugin = self._plugins.get(name)
-        page = None if plugin is None else self._find(plugin, request.method, f"/{rest}")
+        owner = self._state.rules.hosts.owner(request.host)
+        plugin, page = self._find(owner or "", name, request.method, f"/{rest}")
         subject = None
         if page is None or not page.public:
-            subject = (await self._guard.identify(request, find_credential(request))).subject
+            identity = await self._guard.identify(request, find_credential(request))
+            subject = identity.subject
+            tenant = tenant_of(self._state, identity, owner).name
+            if tenant != (owner or ""):
+                plugin, page = self._find(tenant, name, request.method, f"/{rest}")
         if plugin is None or page is None:
             await trio.lowlevel.checkpoint()
             raise self._none(plugin, f"/{rest}")
@@ -73,9 +80,12 @@ class PluginPages:
             ) from None
         return Response(said.status, said.body, said.content_type, said.headers)
 
-    @staticmethod
-    def _find(plugin: Supervised, method: str, path: str) -> Page | None:
-        return plugin.pages.get(("GET" if method == "HEAD" else method, path))
+    def _find(self, tenant: str, name: str, method: str, path: str) -> tuple[Supervised | None, Page | None]:
+        served = self._state.tenants.get(tenant)
+        plugins = served.plugins if served is not None else []
+        plugin = next((plugin for plugin in plugins if plugin.name == name), None)
+        page = None if plugin is None else plugin.pages.get(("GET" if method == "HEAD" else method, path))
+        return plugin, page
 
     @staticmethod
     def _none(plugin: Supervised | None, path: str) -> Rejected:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,27 +25,26 @@ from relay.auth.revocation import Revocations
 from relay.auth.tickets import Tickets
 from relay.auth.tokens import Identity, Verifier
 from relay.config.loader import LoadedConfig, read_api_keys
-from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects
+from relay.config.schema import Trusted, issuers_of, table_of, taken_subjects, tenants_of
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.api import ApiKeys
 from relay.front.doors import Doors
+from relay.front.terms import Hosts, Terms
 from relay.limits.addresses import Networks
-from relay.limits.buckets import Rate
-from relay.limits.counts import AddressLimits, Counts
+from relay.limits.counts import AddressLimits
 from relay.limits.failures import Failures
 from relay.limits.pending import Pending
 from relay.net.jwks_fetch import JwksFetcher
-from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
-from relay.net.websocket import EngineLimits
 from relay.ops.lag import Lag
 from relay.protocols.base import WireProtocol
 from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
-from relay.session.spending import compile_quotas
 
 if TYPE_CHECKING:
+    from relay.front.tenants import Tenant
     from relay.net.link import Link
+    from relay.session.connection import Connection
 
 PLAIN: WireProtocol = Plain()
 PROTOCOLS: Final[dict[str, type[RelayV1Json | RelayV1Msgpack]]] = {
@@ -74,15 +75,22 @@ def located(error: ConfigError, loaded: LoadedConfig) -> list[ConfigProblem]:
     ]
 
 
-class Rules:
-    """All that a configuration says about who may connect, compiled. Raises ConfigError with every problem."""
+class Rules(Terms):
+    """All that a configuration says about who may connect, compiled; its own terms are those of the tenant "".
+
+    Raises ConfigError with every problem.
+    """
 
     def __init__(self, loaded: LoadedConfig, revocations: Revocations | None = None) -> None:
         config = loaded.config
         self._revocations = revocations
+        super().__init__(config)
         self.loaded = loaded
-        self.config = config
-        self.origins = OriginPolicy(config.auth.allowed_origins)
+        self.hosts = Hosts(config)
+        self.terms: dict[str, Terms] = {"": self}
+        self.tenants_of = tenants_of(config.auth, config.tenants)
+        """For each issuer, the tenants that its tokens may be of."""
+        self._taken = taken_subjects(config.auth, config.tenants)
         self.doors = Doors(config.proxy)
         self.certificates = CertificateRules(config.auth.mtls)
         self.jwks: dict[str, JwksCache] = {}
@@ -90,6 +98,11 @@ class Rules:
         """By the issuer's name, for those whose keys have a URL."""
         verifiers: dict[str, Verifier] = {}
         problems: list[ConfigProblem] = []
+        for name in config.tenants:
+            try:
+                self.terms[name] = Terms(config, name)
+            except ConfigError as error:
+                problems += error.problems
         for name, trusted in issuers_of(config.auth).items():
             try:
                 verifiers[name] = self._verifier(name, trusted)
@@ -99,31 +112,28 @@ class Rules:
             raise ConfigError(problems)
         self.issuers = Issuers(config.auth, verifiers)
         self.api_keys = ApiKeys(read_api_keys(loaded))
-        limits = config.limits
-        self.quotas = compile_quotas(config.quotas)
-        self.networks = Networks(limits.allow_addresses, limits.deny_addresses)
-        self.engine = EngineLimits(
-            limits.message_bytes,
-            limits.fragments,
-            Rate(limits.control_frames, limits.control_frames_burst),
-            config.websocket.fast_path,
-        )
-        self.message_rate = Rate(limits.messages_per_second, limits.messages_burst)
-        self.byte_rate = Rate(limits.bytes_per_second, limits.bytes_burst)
+        self.networks = Networks(config.limits.allow_addresses, config.limits.deny_addresses)
 
     def _verifier(self, name: str, trusted: Trusted) -> Verifier:
         """Keys, their cache and their fetcher are one issuer's alone: a kid means nothing outside it."""
         loaded, auth = self.loaded, self.config.auth
         keys = keys_from_config(trusted, lambda path: loaded.resolve(path).read_bytes(), table_of(name))
         settings = trusted.jwks
-        taken = taken_subjects(auth, name)
+        verifier = functools.partial(
+            Verifier,
+            auth=trusted,
+            name=name,
+            cache_tokens=auth.cache_tokens,
+            taken=self._taken[name],
+            tenants=self.tenants_of[name],
+        )
         if not settings.url:
-            return Verifier(keys, trusted, name, cache_tokens=auth.cache_tokens, taken=taken)
+            return verifier(keys)
         if settings.ca_file:
             settings = msgspec.structs.replace(settings, ca_file=str(loaded.resolve(settings.ca_file)))
         cache = self.jwks[name] = JwksCache(settings, keys)
         self.fetchers[name] = JwksFetcher(cache, settings, f"{table_of(name)}.jwks")
-        return Verifier(lambda: cache.keys, trusted, name, cache_tokens=auth.cache_tokens, taken=taken)
+        return verifier(lambda: cache.keys)
 
     def verify(self, token: str) -> Identity:
         """Raises Rejected; UnknownKey among them where `identify` may help."""
@@ -132,6 +142,13 @@ class Rules:
         if self._revocations is not None:
             self._revocations.check(identity, now)
         return identity
+
+    def allows_origin(self, origin: str | None, host: str | None, tls: bool, owner: str | None) -> bool:
+        """Whether a page may connect, as far as can be said before its token is known: `owner` is whose host it is."""
+        if owner is not None:
+            return self.terms[owner].origins.allows(origin, host, tls)
+        any_of = (terms for name, terms in self.terms.items() if name not in self.hosts.bound)
+        return any(terms.origins.allows(origin, host, tls) for terms in any_of)
 
     async def identify(self, token: str, timeout: float) -> Identity:
         """`verify`, where need be after the issuer was asked for a key within `timeout` seconds. Raises Rejected."""
@@ -153,10 +170,11 @@ class State:
     rules: Rules
     certificates: Certificates | None
     addresses: AddressLimits
-    subjects: Counts
     revocations: Revocations
     failures: Failures
     pending: Pending
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    """By name; "" is always there."""
     draining: bool = False
     short_of_memory: str = ""
     """The setting of the mark that was passed; "": memory is not short."""
@@ -164,6 +182,10 @@ class State:
     links: set[Link] = field(default_factory=set)
     tickets: Tickets = field(default_factory=Tickets)
     lag: Lag = field(default_factory=Lag)
+
+    def sessions(self) -> Iterator[Connection]:
+        """The live ones of all tenants."""
+        return chain.from_iterable(tenant.services.sessions.values() for tenant in list(self.tenants.values()))
 
     def check_failures(self, address: str) -> None:
         """Raises Rejected while an address has to wait after too many bad tokens."""

@@ -30,7 +30,7 @@ class OriginPolicy:
 
     __slots__ = ("_any", "_exact", "_null", "_own", "_subdomains")
 
-    def __init__(self, allowed: Sequence[str]) -> None:
+    def __init__(self, allowed: Sequence[str], key: str = KEY) -> None:
         self._any = "*" in allowed
         self._null = "null" in allowed
         self._own = "self" in allowed
@@ -41,7 +41,7 @@ class OriginPolicy:
             if entry not in ("*", "null", "self") and not self._add(entry):
                 what = f"{entry!r} is not an origin"
                 hint = "as in 'https://app.example', 'https://*.example.com' or 'self'; names beyond ASCII as xn--…"
-                problems.append(ConfigProblem("configuration", f"{KEY}[{index}]", what, hint))
+                problems.append(ConfigProblem("configuration", f"{key}[{index}]", what, hint))
         if problems:
             raise ConfigError(problems)
 

@@ -66,9 +66,11 @@ class Certificates:
     Relative paths start at `base`. `context` is for new handshakes: ask for it each time.
     """
 
-    __slots__ = ("_base", "_current", "_settings")
+    __slots__ = ("_base", "_current", "_settings", "notes_names")
 
-    def __init__(self, settings: TLS, base: Path = Path()) -> None:
+    def __init__(self, settings: TLS, base: Path = Path(), *, notes_names: bool = False) -> None:
+        """`notes_names`: a connection's socket has the name that its client asked for (SNI) in `asked_for`."""
+        self.notes_names = notes_names
         self._settings = settings
         self._base = base
         self._current = self._read(settings)
@@ -113,7 +115,7 @@ class Certificates:
             others.append((names, loaded.context))
         if main is None or problems:
             raise ConfigError(problems)
-        if others:
+        if others or self.notes_names:
             main.context.sni_callback = _chooser([*others, (main.names, main.context)])
         return _Generation(main.context, min(expiries))
 
@@ -145,6 +147,7 @@ def _chooser(entries: Iterable[tuple[list[str], ssl.SSLContext]]) -> Callable[..
 
     def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _main: ssl.SSLContext) -> None:
         if name is not None:
+            connection.asked_for = name  # type: ignore[union-attr]
             name = name.lower().removesuffix(".")
             # A wildcard stands for one whole label (RFC 9525 section 6.3).
             context = contexts.get(name) or contexts.get("*." + name.partition(".")[2])

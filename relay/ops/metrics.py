@@ -19,7 +19,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from relay import __version__
-from relay.counters import DELAYS, Counters, Delays
+from relay.counters import DELAYS, Counters
 from relay.ops.memory import resident_bytes
 from relay.plugin.meters import Meter
 
@@ -58,6 +58,16 @@ class Gauges:
 
 
 Values = Iterable[tuple[tuple[str, ...], float]]
+Tenants = Mapping[str, tuple[Counters, Gauges]]
+
+OF_PROCESS: Final = frozenset({
+    "build_info", "start_time_seconds", "ready", "tcp_connections_accepted", "pending_handshakes", "proxy_failures",
+    "tls_failures", "http_requests", "api_requests", "handshakes_rejected", "addresses_waiting", "plugin_stalls",
+    "config_reloads", "compressed_connections", "deflate_contexts", "revocations", "certificate_expiry_seconds",
+    "event_loop_lag_seconds", "log_lines_lost", "resident_memory_bytes", "open_descriptors",
+})  # fmt: skip
+"""Metrics of the whole process; all others have a label `tenant` in front where there are tenants, so that their sum is
+the same with and without."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,14 +85,18 @@ class Entry:
         """The name one asks Prometheus for."""
         return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
 
-    def family(self, counters: Counters, gauges: Gauges) -> Metric | None:
-        if self.kind == "histogram":
-            return _delays(self, counters.urgent_delays)
-        values = list(self.read(counters, gauges))
-        if not values and not self.labels:
+    def family(self, counters: Counters, gauges: Gauges, tenants: Tenants) -> Metric | None:
+        if not tenants or self.name in OF_PROCESS:
+            labels, values = self.labels, list(self.read(counters, gauges))
+        else:
+            labels = ("tenant", *self.labels)
+            values = [
+                ((tenant, *labels), value) for tenant, each in tenants.items() for labels, value in self.read(*each)
+            ]
+        if not values and not labels:
             return None
         make = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
-        family = make(PREFIX + self.name, self.help, labels=self.labels)
+        family = make(PREFIX + self.name, self.help, labels=labels)
         for labels, value in values:
             family.add_metric(labels, value)
         return family
@@ -396,13 +410,17 @@ TABLE: Final = (
 class _Snapshot(Collector):
     """What prometheus_client asks for all metrics; made anew for each exposition, and registered nowhere."""
 
-    def __init__(self, counters: Counters, gauges: Gauges) -> None:
+    def __init__(self, counters: Counters, gauges: Gauges, tenants: Tenants) -> None:
         self.counters = counters
         self.gauges = gauges
+        self.tenants = tenants
 
     def collect(self) -> Iterator[Metric]:
         for entry in TABLE:
-            family = entry.family(self.counters, self.gauges)
+            if entry.kind == "histogram":
+                yield _delays(entry, self.counters, self.tenants)
+                continue
+            family = entry.family(self.counters, self.gauges, self.tenants)
             if family is not None:
                 yield family
         yield from _own_figures(self.gauges.meters)
@@ -425,21 +443,26 @@ def _own_figures(meters: Iterable[tuple[str, Meter]]) -> Iterable[Metric]:
         yield family
 
 
-def _delays(entry: Entry, by_label: Mapping[str, Delays]) -> Metric:
-    family = HistogramMetricFamily(entry.exposed, entry.help, labels=entry.labels)
-    for channel, delays in sorted(by_label.items()):
-        sums = list(itertools.accumulate(delays.buckets))
-        bounds = [*map(str, DELAYS), "+Inf"]
-        family.add_metric((channel,), list(zip(bounds, map(float, sums), strict=True)), delays.total)
+def _delays(entry: Entry, counters: Counters, tenants: Tenants) -> Metric:
+    family = HistogramMetricFamily(entry.exposed, entry.help, labels=(*(["tenant"] if tenants else []), *entry.labels))
+    bounds = [*map(str, DELAYS), "+Inf"]
+    for tenant, (each, _) in tenants.items() if tenants else [("", (counters, None))]:
+        for channel, delays in sorted(each.urgent_delays.items()):
+            sums = map(float, itertools.accumulate(delays.buckets))
+            labels = (tenant, channel) if tenants else (channel,)
+            family.add_metric(labels, list(zip(bounds, sums, strict=True)), delays.total)
     return family
 
 
-def exposition(counters: Counters, gauges: Gauges, *, accept: str = "") -> tuple[str, bytes]:
+def exposition(
+    counters: Counters, gauges: Gauges, *, accept: str = "", tenants: Tenants | None = None
+) -> tuple[str, bytes]:
     """The answer to GET /metrics: (content type, body).
 
-    `accept` is the request's Accept header: OpenMetrics if it is named there at all, else Prometheus' text format.
+    `tenants`: of each what is its own, "" among them; None where there are none. `accept` is the request's Accept
+    header: OpenMetrics if it is named there at all, else Prometheus' text format.
     """
-    snapshot = _Snapshot(counters, gauges)
+    snapshot = _Snapshot(counters, gauges, tenants or {})
     if "application/openmetrics-text" in accept.lower():
         return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(snapshot)  # type: ignore[no-untyped-call]
     return CONTENT_TYPE_PLAIN_0_0_4, generate_latest(snapshot)

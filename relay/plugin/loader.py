@@ -15,12 +15,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from relay.auth.grants import PatternSet, RoomPattern, check_pattern
+from relay.config.loader import LoadedConfig
 from relay.config.schema import PluginTable
 from relay.config.suggest import did_you_mean
 from relay.delivery.channels import Channels
@@ -127,6 +128,16 @@ def _load(
         name, plugin, table, own,
         patterns=patterns, channels=channels, where=where, problems=problems, source=source,
     )  # fmt: skip
+
+
+def load_tenant_plugins(loaded: LoadedConfig, tenant: str, channels: Channels) -> list[LoadedPlugin]:
+    """The plugins of a tenant: of its own tables, or of those at the top. Raises ConfigError with all problems."""
+    before, tables = loaded.tables_of(tenant)
+    directory = loaded.resolve(loaded.config.supervision.directory)
+    try:
+        return load_plugins(tables, directory, channels, lambda key: loaded.where(before + key))
+    except ConfigError as error:
+        raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
 
 
 def accept(

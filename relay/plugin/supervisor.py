@@ -53,10 +53,12 @@ class Supervised:
         watchdog: Watchdog,
         supervision: Supervision,
         hook_timeout: float,
+        tenant: str = "",
         clock: Callable[[], float] = time.monotonic,
         schedule: Schedule | None = None,
     ) -> None:
         self.name: Final = loaded.name
+        self.title: Final = f"{tenant}/{loaded.name}" if tenant else loaded.name  # where those of all tenants meet
         self.rule: Final = loaded.rule
         self.patterns: Final = loaded.patterns
         self.filters: Final = loaded.filters
@@ -74,7 +76,7 @@ class Supervised:
 
     def _make(self, loaded: LoadedPlugin) -> Plugin:
         for file in _files(loaded.plugin):
-            self._watchdog.knows(file, self.name)
+            self._watchdog.knows(file, self.title)
         kind = loaded.plugin
         if loaded.isolate:
             from relay.plugin.isolate.standin import standin_for
@@ -111,7 +113,7 @@ class Supervised:
 
     def mark(self, hook: str) -> Mark:
         """What the watchdog sees while that hook runs."""
-        return self._marks.setdefault(hook, Mark(self.name, hook))
+        return self._marks.setdefault(hook, Mark(self.title, hook))
 
     @property
     def off(self) -> bool:
@@ -321,7 +323,7 @@ class Supervised:
         if deadline.cancelled_caught:
             if self.faults.may_trace(f"{name} deadline"):
                 log.warning(
-                    "plugin %s: %s%s took longer than %g s", self.name, name,
+                    "plugin %s: %s%s took longer than %g s", self.title, name,
                     f" in room {room.name}" if room is not None else "", limit,
                     extra=self.faults.fields(name, room),
                 )  # fmt: skip
@@ -355,6 +357,7 @@ def supervise(
     supervision: Supervision,
     hook_timeout: float,
     schedule: Schedule | None = None,
+    tenant: str = "",
 ) -> list[Supervised]:
     """Makes the plugins; `hub.router` is then `build_router` of them. Raises ConfigError if an `__init__` failed."""
     made: list[Supervised] = []
@@ -369,6 +372,7 @@ def supervise(
                 supervision=supervision,
                 hook_timeout=hook_timeout,
                 schedule=schedule,
+                tenant=tenant,
             )
             made.append(plugin)
         except Exception as problem:
@@ -383,7 +387,7 @@ async def run_all(plugins: Iterable[Supervised], task_status: trio.TaskStatus[No
     """All that plugins run beside their hooks, each in a nursery of its own. Until cancelled."""
     async with trio.open_nursery() as nursery:
         for plugin in plugins:
-            await nursery.start(plugin.background.serve, name=f"plugin {plugin.name}")
+            await nursery.start(plugin.background.serve, name=f"plugin {plugin.title}")
         task_status.started()
 
 

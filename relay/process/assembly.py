@@ -9,27 +9,32 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
 from relay import __version__
+from relay.auth.refusals import refuse
 from relay.auth.revocation import Revocations
 from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
-from relay.config.schema import Config
+from relay.config.schema import Config, tenants_of
 from relay.counters import Counters
 from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.revoking import Revoking, read_at_start
 from relay.front.state import Rules, State, located
+from relay.front.tenants import Tenant
 from relay.limits.counts import AddressLimits, Counts
 from relay.limits.failures import Failures
 from relay.limits.pending import Pending
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
-from relay.plugin.loader import load_plugins
+from relay.plugin.faults import Schedule
+from relay.plugin.loader import LoadedPlugin, load_tenant_plugins
 from relay.plugin.routing import build_router
 from relay.plugin.supervisor import Supervised, supervise
 from relay.plugin.watchdog import Watchdog
@@ -47,42 +52,44 @@ log = logging.getLogger("relay")
 
 @dataclass(slots=True)
 class Assembly:
-    """A relay that does not run. `config` is what it was made from; what a reload brings is in `services.config`."""
+    """A relay that does not run. `config` is what it was made from; what a reload brings is in `state.rules`.
+
+    `tenants` has "" first, whose `services` and `hub` are there by these names too.
+    """
 
     config: Config
     counters: Counters
     channels: Channels
-    hub: Hub
     watchdog: Watchdog
-    plugins: list[Supervised]
     state: State
     services: Services
+    tenants: dict[str, Tenant]
     store: SqliteStore | None
     revoking: Revoking
+
+    @property
+    def hub(self) -> Hub:
+        return self.services.hub
+
+    @property
+    def plugins(self) -> list[Supervised]:
+        """Those of all tenants."""
+        return [plugin for tenant in self.tenants.values() for plugin in tenant.plugins]
 
 
 def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     """`spawn` starts what a connection has to wait for. Raises ConfigError with all that keeps it from starting."""
     config = loaded.config
+    channels = Channels(config.channels)
     counters = Counters()
     timers = Timers()
-    channels = Channels(config.channels)
     watchdog = Watchdog(counters, config.supervision.stall, interrupt=config.supervision.interrupt)
-    memory = config.history
-    journal = Journal(memory.queue_bytes) if memory.file else None
-    hub = Hub(
-        channels,
-        lambda room: None,
-        clock=time.time,
-        new_epoch=lambda: secrets.token_urlsafe(6),
-        part_bytes=config.outbox.part_bytes,
-        archive=Archive(memory.memory_bytes),
-        journal=journal,
-        receipts=(memory.receipts, memory.receipt_seconds),
-    )
-    plugins: list[Supervised] = []
-    revocations = Revocations(config.auth.max_revocations)
+    names = ["", *config.tenants]
+    hubs = {name: _make_hub(config, channels, name) for name in names}
+    every = {name: counters if not name else Counters() for name in names}
+    plugins: dict[str, list[Supervised]] = {}
     problems = []
+    revocations = Revocations(config.auth.max_revocations)
     try:
         rules = Rules(loaded, revocations)
     except ConfigError as error:
@@ -92,73 +99,136 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     except ConfigError as error:
         problems += error.problems
     try:
-        certificates = None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base)
-    except ConfigError as error:
-        problems += located(error, loaded)
-    try:
-        directory = loaded.resolve(config.supervision.directory)
-        plugins = supervise(
-            load_plugins(loaded.plugin_tables, directory, channels, loaded.where),
-            hub,
-            counters=counters,
-            watchdog=watchdog,
-            supervision=config.supervision,
-            hook_timeout=config.timeouts.hook,
-            schedule=lambda seconds, action: timers.at(trio.current_time() + seconds, action),
+        named = any(tenant.hosts for tenant in config.tenants.values())
+        certificates = (
+            None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base, notes_names=named)
         )
     except ConfigError as error:
-        problems += error.problems
+        problems += located(error, loaded)
+
+    def schedule(seconds: float, action: Callable[[], None]) -> object:
+        return timers.at(trio.current_time() + seconds, action)
+
+    top: list[LoadedPlugin] | None = None  # looked for once: the tenants without tables of their own have the same
+    for name in _inhabited(config):
+        try:
+            if loaded.tables_of(name)[0]:
+                found = load_tenant_plugins(loaded, name, channels)
+            else:
+                found = top = load_tenant_plugins(loaded, "", channels) if top is None else top
+            plugins[name] = _make_plugins(loaded, found, name, hubs[name], every[name], watchdog, schedule)
+        except ConfigError as error:
+            problems += error.problems
     if problem := check_congestion(config.outbox.congestion):
         problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", problem))
     if problems:
-        raise ConfigError(problems)
-    hub.router = build_router(plugins)
-    store = _open_store(loaded, hub, journal) if journal is not None else None
-    hub.on_removed = requests.removed  # type: ignore[assignment]
+        raise ConfigError(list(dict.fromkeys(problems)))
+    for name, hub in hubs.items():
+        hub.router = build_router(plugins.get(name, ()))
+    store = _open_store(loaded, hubs.values())
     limits = config.limits
-    subjects = Counts(limits.connections_per_subject)
-    state = State(rules, certificates, AddressLimits(limits), subjects, revocations, Failures(limits), Pending(limits))
-
-    def verify(token: str) -> Identity:
-        """By the rules in force now: a reload swaps them."""
-        return state.rules.verify(token)
-
-    services = Services(
-        config,
-        hub,
-        channels,
-        counters,
-        timers,
-        Wheel(config.websocket.heartbeat, config.websocket.heartbeat_timeout),
-        time.time,
-        trio.current_time,
-        spawn,
-        verify,
-        rules.message_rate,
-        rules.byte_rate,
-        __version__,
-        decisions=Decisions(config.internal.recent_decisions, time.time),
-        quotas=rules.quotas,
-    )
+    state = State(rules, certificates, AddressLimits(limits), revocations, Failures(limits), Pending(limits))
+    wheel = Wheel(config.websocket.heartbeat, config.websocket.heartbeat_timeout)
+    decisions = Decisions(config.internal.recent_decisions, time.time)
 
     def key_fetch(issuer: str) -> KeyFetch | None:
         fetcher = state.rules.fetchers.get(issuer)
         return None if fetcher is None else fetcher.wait_for_kid
 
-    services.key_fetch = key_fetch
-    services.check_revoked = revocations.check
-    revoking = Revoking(state, services.sessions.values, time.time, seen)
-    services.plugins = plugins
-    return Assembly(config, counters, channels, hub, watchdog, plugins, state, services, store, revoking)
+    for name in names:
+        services = Services(
+            config,
+            hubs[name],
+            channels,
+            every[name],
+            timers,
+            wheel,
+            time.time,
+            trio.current_time,
+            spawn,
+            partial(_verify, state, name),
+            rules.message_rate,
+            rules.byte_rate,
+            __version__,
+            key_fetch=key_fetch,
+            check_revoked=revocations.check,
+            quotas=rules.terms[name].quotas,
+            decisions=decisions.of_tenant(name) if name else decisions,
+        )
+        services.plugins = plugins.get(name, [])
+        tenant = state.tenants[name] = Tenant(name, rules, services, plugins.get(name, []), Counts(0))
+        tenant.adopt(rules.terms[name])
+    services = state.tenants[""].services
+    revoking = Revoking(state, state.sessions, time.time, seen)
+    return Assembly(config, counters, channels, watchdog, state, services, state.tenants, store, revoking)
 
 
-def _open_store(loaded: LoadedConfig, hub: Hub, journal: Journal) -> SqliteStore:
+def _verify(state: State, tenant: str, token: str) -> Identity:
+    """For a session of that tenant, by the rules in force now: a reload swaps them. Raises Rejected."""
+    identity = state.rules.verify(token)
+    if identity.tenant != tenant:
+        raise refuse("token_wrong_issuer", setting="auth.issuers")
+    return identity
+
+
+def _inhabited(config: Config) -> list[str]:
+    """The tenants that any token can be of: where all issuers are tenants', nobody is outside them."""
+    found = tenants_of(config.auth, config.tenants)
+    return [*([""] if any("" in names for names in found.values()) else []), *config.tenants]
+
+
+def _make_hub(config: Config, channels: Channels, tenant: str) -> Hub:
+    memory = config.history
+    hub = Hub(
+        channels,
+        lambda room: None,
+        clock=time.time,
+        new_epoch=lambda: secrets.token_urlsafe(6),
+        part_bytes=config.outbox.part_bytes,
+        archive=Archive(memory.memory_bytes),
+        journal=Journal(memory.queue_bytes, tenant) if memory.file else None,
+        receipts=(memory.receipts, memory.receipt_seconds),
+    )
+    hub.on_removed = requests.removed  # type: ignore[assignment]
+    return hub
+
+
+def _make_plugins(
+    loaded: LoadedConfig,
+    found: list[LoadedPlugin],
+    tenant: str,
+    hub: Hub,
+    counters: Counters,
+    watchdog: Watchdog,
+    schedule: Schedule,
+) -> list[Supervised]:
+    """Raises ConfigError."""
+    config = loaded.config
+    try:
+        return supervise(
+            found,
+            hub,
+            counters=counters,
+            watchdog=watchdog,
+            supervision=config.supervision,
+            hook_timeout=config.timeouts.hook,
+            tenant=tenant,
+            schedule=schedule,
+        )
+    except ConfigError as error:
+        before, _ = loaded.tables_of(tenant)
+        raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
+
+
+def _open_store(loaded: LoadedConfig, hubs: Iterable[Hub]) -> SqliteStore | None:
     """The file of durable rooms, read. Raises ConfigError."""
     memory = loaded.config.history
+    if not memory.file:
+        return None
     try:
         store = SqliteStore(loaded.resolve(memory.file), sync=memory.sync, receipt_seconds=memory.receipt_seconds)
     except ConfigError as error:
         raise ConfigError(located(error, loaded)) from None
-    rooms = store.load(hub, journal)
+    rooms = sum(store.load(hub, hub.journal) for hub in hubs if hub.journal is not None)
     log.info("rooms are remembered", extra={"fields": {"rooms": rooms, "file": str(store.file)}})
     return store

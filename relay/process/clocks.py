@@ -6,7 +6,7 @@ Not here: what is due (session/timers). The one rule: a bug in what is due costs
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -93,23 +93,29 @@ async def run_lag(lag: Lag) -> None:
         lag.add(now - due, now)
 
 
-async def run_alarm(counters: Counters) -> None:
+async def run_alarm(every: Sequence[Counters]) -> None:
     """Says when more than one of a hundred urgent messages waited longer than the config promises."""
-    seen: dict[str, tuple[int, int]] = {}
+    seen: list[dict[str, tuple[int, int]]] = [{} for _ in every]
     while True:
         await trio.sleep(ALARM_EVERY)
-        for channel, delays in counters.urgent_delays.items():
-            count, late = sum(delays.buckets), counters.urgent_late[channel]
-            old_count, old_late = seen.get(channel, (0, 0))
-            seen[channel] = count, late
-            if (late - old_late) * 100 > count - old_count:
-                setting = "outbox.urgent_p99_ms"
-                fields = {"channel": channel, "late": late - old_late, "of": count - old_count, "setting": setting}
-                log.warning("urgent messages are late", extra={"fields": fields})
+        for counters, before in zip(every, seen, strict=True):
+            _alarm(counters, before)
 
 
-async def run_sweep(hub: Hub) -> None:
+def _alarm(counters: Counters, seen: dict[str, tuple[int, int]]) -> None:
+    for channel, delays in counters.urgent_delays.items():
+        count, late = sum(delays.buckets), counters.urgent_late[channel]
+        old_count, old_late = seen.get(channel, (0, 0))
+        seen[channel] = count, late
+        if (late - old_late) * 100 > count - old_count:
+            setting = "outbox.urgent_p99_ms"
+            fields = {"channel": channel, "late": late - old_late, "of": count - old_count, "setting": setting}
+            log.warning("urgent messages are late", extra={"fields": fields})
+
+
+async def run_sweep(hubs: Sequence[Hub]) -> None:
     """Forgets what rooms that nobody is in have remembered long enough."""
     while True:
         await trio.sleep(SWEEP_EVERY)
-        hub.archive.sweep(hub.clock())
+        for hub in hubs:
+            hub.archive.sweep(hub.clock())

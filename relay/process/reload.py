@@ -14,10 +14,9 @@ import trio
 from relay.config.loader import LoadedConfig
 from relay.config.schema import Config
 from relay.errors import ConfigError
-from relay.front.state import Rules
+from relay.front.state import Rules, State
 from relay.process.assembly import Assembly
 from relay.session.everybody import for_each
-from relay.session.services import Services
 
 log = logging.getLogger("relay")
 
@@ -67,7 +66,7 @@ def _at_start(config: Config, name: str) -> object:
 
 def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     """Puts what `load` reads in force. False, and the log says why, where it cannot be: then nothing has changed."""
-    state, services = parts.state, parts.services
+    state = parts.state
     try:
         loaded = load()
         rules = Rules(loaded, state.revocations)
@@ -83,25 +82,26 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     for name, cache in rules.jwks.items():
         if name in state.rules.jwks:
             cache.inherit(state.rules.jwks[name])  # valid users stay valid if the issuer is down just now
-    old, new = services.config, loaded.config
+    old, new = state.rules.config, loaded.config
     kept = [name for name in AT_START if _at_start(parts.config, name) != _at_start(new, name)]
+    if {name: one.plugins for name, one in parts.config.tenants.items()} != {
+        name: one.plugins for name, one in new.tenants.items()
+    }:
+        kept.append("tenants")
     state.rules = rules
-    services.config = new
-    services.message_rate = rules.message_rate
-    services.byte_rate = rules.byte_rate
-    rules.quotas.inherit(services.quotas)
-    services.quotas = rules.quotas
+    for name, tenant in state.tenants.items():
+        if name in rules.terms:
+            tenant.adopt(rules.terms[name])
     state.addresses.adopt(new.limits)
     state.failures.adopt(new.limits)
     state.pending.adopt(new.limits)
-    state.subjects.limit = new.limits.connections_per_subject
     keys.again(rules)
     if any(getattr(old.auth, name) != getattr(new.auth, name) for name in TOKENS_END):
-        services.spawn(lambda: _look_at_tokens(services))
+        parts.services.spawn(lambda: _look_at_tokens(state))
     parts.counters.reloads["ok"] += 1
     log.info("reloaded", extra={"fields": {"needs_restart": kept}})
     return True
 
 
-async def _look_at_tokens(services: Services) -> None:
-    await for_each(services.sessions.values(), lambda connection: connection.credentials.look())
+async def _look_at_tokens(state: State) -> None:
+    await for_each(state.sessions(), lambda connection: connection.credentials.look())

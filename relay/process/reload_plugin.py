@@ -20,7 +20,7 @@ log = logging.getLogger("relay.plugin")
 
 def reload_plugin(parts: Assembly, load: Load, name: str) -> None:
     """Raises ConfigError with every problem of the new version. Nobody is disconnected, whatever happens."""
-    plugin = next(one for one in parts.plugins if one.name == name)
+    plugin = next(one for one in parts.services.plugins if one.name == name)
     loaded = load()
     table = loaded.plugin_tables.get(name)
     key = f"plugins.{name}"

@@ -50,6 +50,8 @@ class Hub:
         self.new_epoch: Final = new_epoch
         self.forward = forward
         self.part_bytes = part_bytes
+        self.most_rooms = 0
+        """Rooms open at once; 0: any number."""
         self.archive: Final = archive if archive is not None else Archive()
         self.journal: Final = journal
         self._receipts = receipts
@@ -61,7 +63,8 @@ class Hub:
         self.delivered = 0
 
     def open(self, name: str) -> Room:
-        """The room of that name, made if need be. Raises Refused: "no_such_room", or what the plugin says.
+        """The room of that name, made if need be. Raises Refused: "no_such_room", "too_many_open_rooms", or what the
+        plugin says.
 
         A room that is opened and not joined must be given to `free_if_empty`.
         """
@@ -70,6 +73,8 @@ class Hub:
             owner = self.router(name)
             if owner is None:
                 raise Refused("no_such_room", setting="plugins")
+            if self.most_rooms and len(self.rooms) >= self.most_rooms:
+                raise Refused("too_many_open_rooms", retry_after=5.0, setting="limits.rooms")
             rule, handler = owner
             room = Room(self, name, rule, handler, self._record(name, rule))
             self.rooms[name] = room

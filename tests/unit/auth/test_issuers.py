@@ -30,7 +30,7 @@ def issuer(iss: str, **changes: Any) -> schema.Issuer:
 def issuers(default: bool = False, acme: dict[str, Any] | None = None, globex: dict[str, Any] | None = None) -> Issuers:
     """acme signs with an HMAC secret, globex with RSA, `auth` itself with another secret: all with the kid 1."""
     auth = schema.Auth(
-        keys=[],
+        keys=[schema.Key(algorithm="HS256", secret=OTHER_SECRET.decode())] if default else [],
         audience="",
         issuers={"acme": issuer(ACME, **(acme or {})), "globex": issuer(GLOBEX, **(globex or {}))},
     )
@@ -40,7 +40,7 @@ def issuers(default: bool = False, acme: dict[str, Any] | None = None, globex: d
     }
     if default:
         ours = KeySet([VerificationKey.make("1", "HS256", OTHER_SECRET)])
-        verifiers[""] = Verifier(ours, auth, taken=schema.taken_subjects(auth, ""))
+        verifiers[""] = Verifier(ours, auth, taken=schema.taken_subjects(auth, {})[""])
     return Issuers(auth, verifiers)
 
 
