@@ -23,6 +23,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from relay.auth.grants import CompiledGrants, compile_grants, grants_of_settings
 from relay.auth.keys import SUPPORTED, KeySet, VerificationKey
+from relay.auth.public import PublicClaims
 from relay.auth.refusals import UnknownKey, refuse
 from relay.config import schema
 from relay.errors import ConfigError, ConfigProblem, Rejected
@@ -48,7 +49,7 @@ class Identity:
     `expires` is its exp in Unix seconds, without leeway; `issued` its iat, -inf without one; `digest` the SHA-256 of
     the token, for logs; `bound_to` the x5t#S256 of the client certificate it goes with, "" for any. `issuer` is its
     iss, `trusted` the name of the issuer's config table ("": `auth` itself). Who somebody is, is tenant and subject
-    together.
+    together. `public` are the claims that other members of a room may see.
     """
 
     subject: str
@@ -61,6 +62,7 @@ class Identity:
     trusted: str = ""
     issued: float = -math.inf
     bound_to: str = ""
+    public: dict[str, Any] | None = None
 
 
 class _Verified(NamedTuple):
@@ -85,10 +87,12 @@ class Verifier:
         cache_tokens: int | None = None,
         taken: Collection[str] = (),
         tenants: Collection[str] = ("",),
+        public: PublicClaims | None = None,
     ) -> None:
         """`keys` may be a function; it gives the same object until keys change. `name` is the issuer's, `taken` are
         beginnings of subjects that are other issuers'. `tenants` are those its tokens may be of; with more than one, a
         token names its own, or is of "" if that is among them. `cache_tokens` None: what `auth` says.
+        `public`: which claims others may see.
 
         Raises ConfigError for default grants that cannot be understood.
         """
@@ -102,6 +106,7 @@ class Verifier:
         self._prefix: Final = auth.subject_prefix if isinstance(auth, schema.Issuer) else ""
         self._taken: Final = tuple(taken)
         self._tenants: Final = tuple(tenants)
+        self._public: Final = public
         self._default_grants: Final = grants_of_settings(auth.default_grants)
         self._key_setting: Final = "auth.jwks" if auth.jwks.url else "auth.keys"
         self._cache: Final[OrderedDict[bytes, _Verified]] = OrderedDict()
@@ -198,6 +203,7 @@ class Verifier:
             issued=issued,
             bound_to=_binding(claims),
             tenant=self._tenant(claims),
+            public=None if self._public is None else self._public.of(claims),
         )
         return _Verified(identity, not_before)
 

@@ -59,10 +59,13 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Joined(Said, tag="joined", frozen=True):
-    """A subject has come into a room; one's own: a renewed token has put one there."""
+    """A subject has come into a room; one's own: a renewed token has put one there. `claims` are those of its token
+    that members may see.
+    """
 
     room: str
     subject: str
+    claims: dict[str, Any] = {}
 
 
 class Left(Said, tag="left", frozen=True):
@@ -71,6 +74,16 @@ class Left(Said, tag="left", frozen=True):
     room: str
     subject: str
     reason: str = ""
+
+
+class Count(Said, tag="count", frozen=True):
+    """A room with more members than one is told of singly: how many there are. `events` False: who joins and leaves is
+    not told from now on; True: it is again, and `Client.members` tells who is there.
+    """
+
+    room: str
+    count: int
+    events: bool = False
 
 
 class Gap(Said, tag="gap", frozen=True, rename={"first": "from", "last": "to"}):
@@ -151,12 +164,29 @@ class Ok(Said, tag="ok", frozen=True):
     recovered: bool | None = None
     messages: list[Message] = []
     members: list[str] | None = None
+    count: int = 0
+    claims: dict[str, dict[str, Any]] = {}
+    connections: dict[str, int] = {}
+    events: bool = True
     data: Any = None
     expires: float | None = None
 
 
 class Pong(Said, tag="pong", frozen=True):
     id: int | str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Members:
+    """Who is in a room. `subjects` may be fewer than `count`: of a crowd only the number is told. `claims` and
+    `connections` (of those who have not just one) are by subject. `events`: who joins and leaves is told.
+    """
+
+    subjects: list[str]
+    count: int
+    claims: dict[str, dict[str, Any]]
+    connections: dict[str, int]
+    events: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -176,7 +206,7 @@ class Membership:
         return Position(self.epoch, self.offset)
 
 
-Event: TypeAlias = Message | Progress | Joined | Left | Gap | Expiring | Bye | Refusal
+Event: TypeAlias = Message | Progress | Joined | Left | Count | Gap | Expiring | Bye | Refusal
 """What `async for` over a client yields."""
 
-FromRelay: TypeAlias = Message | Joined | Left | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong
+FromRelay: TypeAlias = Message | Joined | Left | Count | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong

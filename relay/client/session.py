@@ -18,7 +18,7 @@ import trio
 from relay.client.address import Address
 from relay.client.codec import Codec, document, encoder, given, publish_words, superseding, understood
 from relay.client.errors import LOST, Disconnected
-from relay.client.events import Bye, Event, Expiring, Hello, Membership, Ok, Pong, Position, Refusal
+from relay.client.events import Bye, Event, Expiring, Hello, Members, Membership, Ok, Pong, Position, Refusal
 from relay.client.inbox import Inbox
 from relay.client.incoming import Incoming
 from relay.client.plain import PlainClient
@@ -177,6 +177,11 @@ class Client:
     async def presence(self, room: str) -> list[str]:
         """The subjects in a room; of a crowd, as many as the relay lists."""
         return (await self._ask("presence", room=room)).members or []
+
+    async def members(self, room: str) -> Members:
+        """Who is in a room, with what may be seen of them."""
+        ok = await self._ask("presence", room=room)
+        return Members(ok.members or [], ok.count, ok.claims, ok.connections, ok.events)
 
     async def history(self, room: str, *, last: int = 0, since: Position | None = None) -> Membership:
         """The messages a room remembers: the `last` few, or all `since` a position (then `recovered` tells if all)."""

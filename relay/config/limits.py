@@ -100,6 +100,10 @@ class Limits(Table, frozen=True):
     control_frames_burst: Annotated[Count, about("Pings and pongs one client may send at once.")] = 100
     rooms: Annotated[Count, about("Rooms open at once, of a tenant where there are tenants; 0: any number.")] = 0
     rooms_per_connection: Annotated[Count, about("Rooms one connection may be in.")] = 128
+    public_claims_bytes: Annotated[
+        Bytes,
+        about("Bytes (as JSON) of the claims of one token that plugins.NAME.presence_claims shows; more is left out."),
+    ] = 1024
     room_name_bytes: Annotated[int, about("Longest room name, bytes of UTF-8.", ge=1, le=1024)] = 255
     messages_per_second: Annotated[
         float, about("Messages a second from one connection; what exceeds it is read more slowly.", ge=0)

@@ -77,6 +77,23 @@ class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     presence: Annotated[bool, about("Members see who joins and leaves.")] = False
+    presence_claims: Annotated[
+        list[str], about("Claims of a member's token that the others see, as in ['name', 'picture'].")
+    ] = msgspec.field(default_factory=list)
+    presence_debounce: Annotated[
+        Seconds,
+        about("Seconds until the others are told that a member left; who comes back within them was never away."),
+    ] = 0.0
+    presence_events_up_to: Annotated[
+        Count,
+        about("Members up to which all are told who joins and leaves; beyond, they are told the number alone."),
+    ] = 200
+    presence_count_every: Annotated[
+        Seconds, about("Seconds between two such numbers, at least, and only if it changed; 0: none is told.")
+    ] = 5.0
+    presence_list_up_to: Annotated[
+        Count, about("Members up to which they are listed for who asks; beyond, the number alone.")
+    ] = 1000
     max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
     hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
     isolate: Annotated[

@@ -20,6 +20,7 @@ import trio
 from relay.auth.certificates import CertificateRules
 from relay.auth.issuers import Issuers
 from relay.auth.jwks import JwksCache, keys_from_config
+from relay.auth.public import PublicClaims
 from relay.auth.refusals import UnknownKey
 from relay.auth.revocation import Revocations
 from relay.auth.tickets import Tickets
@@ -97,6 +98,13 @@ class Rules(Terms):
         self.fetchers: dict[str, JwksFetcher] = {}
         """By the issuer's name, for those whose keys have a URL."""
         verifiers: dict[str, Verifier] = {}
+        shown = [
+            claim
+            for tenant in ("", *config.tenants)
+            for table, _ in loaded.tables_of(tenant)[1].values()
+            for claim in table.presence_claims
+        ]
+        self._public = PublicClaims(shown, config.limits.public_claims_bytes) if shown else None
         problems: list[ConfigProblem] = []
         for name in config.tenants:
             try:
@@ -126,6 +134,7 @@ class Rules(Terms):
             cache_tokens=auth.cache_tokens,
             taken=self._taken[name],
             tenants=self.tenants_of[name],
+            public=self._public,
         )
         if not settings.url:
             return verifier(keys)

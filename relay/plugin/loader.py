@@ -177,6 +177,11 @@ def accept(
         last_value=table.last_value,
         durable=table.durable,
         presence=table.presence,
+        presence_claims=tuple(dict.fromkeys(table.presence_claims)),
+        presence_debounce=table.presence_debounce,
+        presence_events_up_to=table.presence_events_up_to,
+        presence_count_every=table.presence_count_every,
+        presence_list_up_to=table.presence_list_up_to,
         max_members=table.max_members,
     )
     timeout = table.hook_timeout

@@ -8,6 +8,7 @@ so that outboxes fill up and drop as they would.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import CloseCode, CloseReason, Refused
@@ -55,8 +56,11 @@ class Recorder:
     def request_in(self, envelope: bytes) -> None:
         return None
 
-    def joined(self, room: str, subject: str) -> bytes | None:
+    def joined(self, room: str, subject: str, claims: Mapping[str, Any] | None = None) -> bytes | None:
         return self._say(("joined", room, subject), 0)
+
+    def counted(self, room: str, count: int, events: bool) -> bytes | None:
+        return self._say(("count", room, str(count)), 0)
 
     def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
         return self._say(("left", room, subject), 0)

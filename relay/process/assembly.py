@@ -43,7 +43,7 @@ from relay.rooms.hub import Hub
 from relay.rooms.journal import Journal
 from relay.session import requests
 from relay.session.services import KeyFetch, Services
-from relay.session.timers import Timers, Wheel
+from relay.session.timers import Timer, Timers, Wheel
 from relay.session.work import Spawn
 from relay.store.sqlite import SqliteStore
 
@@ -84,8 +84,12 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     counters = Counters()
     timers = Timers()
     watchdog = Watchdog(counters, config.supervision.stall, interrupt=config.supervision.interrupt)
+
+    def schedule(seconds: float, action: Callable[[], None]) -> Timer:
+        return timers.at(trio.current_time() + seconds, action)
+
     names = ["", *config.tenants]
-    hubs = {name: _make_hub(config, channels, name) for name in names}
+    hubs = {name: _make_hub(config, channels, name, schedule) for name in names}
     every = {name: counters if not name else Counters() for name in names}
     plugins: dict[str, list[Supervised]] = {}
     problems = []
@@ -105,9 +109,6 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         )
     except ConfigError as error:
         problems += located(error, loaded)
-
-    def schedule(seconds: float, action: Callable[[], None]) -> object:
-        return timers.at(trio.current_time() + seconds, action)
 
     top: list[LoadedPlugin] | None = None  # looked for once: the tenants without tables of their own have the same
     for name in _inhabited(config):
@@ -177,7 +178,9 @@ def _inhabited(config: Config) -> list[str]:
     return [*([""] if any("" in names for names in found.values()) else []), *config.tenants]
 
 
-def _make_hub(config: Config, channels: Channels, tenant: str) -> Hub:
+def _make_hub(
+    config: Config, channels: Channels, tenant: str, schedule: Callable[[float, Callable[[], None]], Timer]
+) -> Hub:
     memory = config.history
     hub = Hub(
         channels,
@@ -188,6 +191,7 @@ def _make_hub(config: Config, channels: Channels, tenant: str) -> Hub:
         archive=Archive(memory.memory_bytes),
         journal=Journal(memory.queue_bytes, tenant) if memory.file else None,
         receipts=(memory.receipts, memory.receipt_seconds),
+        schedule=schedule,
     )
     hub.on_removed = requests.removed  # type: ignore[assignment]
     return hub

@@ -7,7 +7,7 @@ message, whatever the number of receivers, so what it returns may not depend on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -168,7 +168,12 @@ class WireProtocol(Protocol):
 
     def error(self, request: RequestId, refused: Refused) -> bytes | None: ...
     def pong(self, request: RequestId) -> bytes | None: ...
-    def joined(self, room: str, subject: str) -> bytes | None: ...
+    def joined(self, room: str, subject: str, claims: Mapping[str, Any] | None = None) -> bytes | None:
+        """`claims` are those of the subject's token that others may see."""
+
+    def counted(self, room: str, count: int, events: bool) -> bytes | None:
+        """How many members there are. `events`: whether each one's coming and going is told from now on."""
+
     def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
         """`reason` is for who was put out."""
 

@@ -7,6 +7,7 @@ messages.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from relay.errors import CloseReason, Refused
@@ -58,7 +59,10 @@ class Plain:
     def pong(self, request: RequestId) -> None:
         return None
 
-    def joined(self, room: str, subject: str) -> None:
+    def joined(self, room: str, subject: str, claims: Mapping[str, Any] | None = None) -> None:
+        return None
+
+    def counted(self, room: str, count: int, events: bool) -> None:
         return None
 
     def left(self, room: str, subject: str, reason: str = "") -> None:

@@ -8,7 +8,7 @@ does not depend on how complicated it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -353,8 +353,12 @@ class _RelayV1(ABC, Generic[Codec]):
     def pong(self, request: RequestId) -> bytes:
         return self._frame({"t": "pong"} if request is None else {"t": "pong", "id": request})
 
-    def joined(self, room: str, subject: str) -> bytes:
-        return self._frame({"t": "joined", "room": room, "subject": subject})
+    def joined(self, room: str, subject: str, claims: Mapping[str, Any] | None = None) -> bytes:
+        told = {"t": "joined", "room": room, "subject": subject}
+        return self._frame({**told, "claims": claims} if claims else told)
+
+    def counted(self, room: str, count: int, events: bool) -> bytes:
+        return self._frame({"t": "count", "room": room, "count": count, "events": events})
 
     def left(self, room: str, subject: str, reason: str = "") -> bytes:
         answer = {"t": "left", "room": room, "subject": subject}

@@ -7,8 +7,8 @@ rule: both maps change in `join` and `leave` only, and the empty room is freed t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from relay.delivery.channels import Channels, Lane
 from relay.delivery.outbox import Outbox, put_all
@@ -16,8 +16,9 @@ from relay.errors import Refused
 from relay.model import Message
 from relay.rooms.archive import Archive, Record
 from relay.rooms.journal import Journal
+from relay.rooms.presence import Later, Presence, Schedule
 from relay.rooms.receipts import Receipts
-from relay.rooms.room import PRESENCE_EVENTS_UP_TO, Membership, Peer, Room, RoomRule, Router
+from relay.rooms.room import Membership, Peer, Room, RoomRule, Router
 
 PutAll = Callable[[Iterable[Outbox], Lane, bytes, Message, Outbox | None], None]
 """Puts one frame into many outboxes, but not into the last argument's. Changes nobody's rooms."""
@@ -28,7 +29,7 @@ class Hub:
 
     `clock` gives Unix time in seconds, `new_epoch` a name for a room's new life, `forward` takes what other nodes must
     hear. `receipts`: how many a room keeps, and for how many seconds. `journal` takes what rooms say whose rule is
-    `durable`.
+    `durable`. `schedule` does something after so many seconds; rooms with presence need it.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Hub:
         archive: Archive | None = None,
         journal: Journal | None = None,
         receipts: tuple[int, float] = (1000, 300.0),
+        schedule: Schedule | None = None,
     ) -> None:
         self.channels: Final = channels
         self.router = router
@@ -55,6 +57,7 @@ class Hub:
         self.archive: Final = archive if archive is not None else Archive()
         self.journal: Final = journal
         self._receipts = receipts
+        self._schedule: Final = schedule if schedule is not None else _no_timers
         self.rooms: Final[dict[str, Room]] = {}
         self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
         self.on_removed: Callable[[Peer, Room, str], None] | None = None
@@ -77,6 +80,8 @@ class Hub:
                 raise Refused("too_many_open_rooms", retry_after=5.0, setting="limits.rooms")
             rule, handler = owner
             room = Room(self, name, rule, handler, self._record(name, rule))
+            if rule.presence or rule.presence_claims:
+                room.presence = Presence(room, self._schedule)
             self.rooms[name] = room
             room.holds += 1  # the plugin may use the room while it opens it
             try:
@@ -117,8 +122,19 @@ class Hub:
             if room.history or room.receipts:
                 self.archive.sleep(room.name, _record_of(room))
 
-    def join(self, peer: Peer, room: Room, *, may_publish: bool, may_see: bool = True) -> Membership:
-        """Puts a peer into a room; both maps. Raises Refused("already_joined", "room_full")."""
+    def join(
+        self,
+        peer: Peer,
+        room: Room,
+        *,
+        may_publish: bool,
+        may_see: bool = True,
+        claims: Mapping[str, Any] | None = None,
+    ) -> Membership:
+        """Puts a peer into a room; both maps. `claims`: what its token says that others may see.
+
+        Raises Refused("already_joined", "room_full").
+        """
         if peer in room.members:
             raise Refused("already_joined")
         rule = room.rule
@@ -126,12 +142,12 @@ class Hub:
             raise Refused("room_full", "the room is full", setting=f"plugins.{rule.plugin}.max_members")
         membership = Membership(room, may_publish, may_see)
         count = room.subjects.get(peer.subject, 0)
-        if rule.presence and not count and len(room.members) < PRESENCE_EVENTS_UP_TO:
-            self._tell_presence(room, peer, joined=True)
         room.members[peer] = membership
         room.subjects[peer.subject] = count + 1
         room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
         self.joined.setdefault(peer, {})[room.name] = membership
+        if room.presence is not None:
+            room.presence.came(peer, claims, first=not count)
         return membership
 
     def leave(self, peer: Peer, room: Room) -> bool:
@@ -153,8 +169,8 @@ class Hub:
             room.subjects[peer.subject] = count
         else:
             del room.subjects[peer.subject]
-            if room.rule.presence and room.members and len(room.members) < PRESENCE_EVENTS_UP_TO:
-                self._tell_presence(room, peer, joined=False)
+            if room.presence is not None:
+                room.presence.went(peer.subject)
         self.free_if_empty(room)
         return True
 
@@ -257,14 +273,9 @@ class Hub:
         owner = self.router(name) if name else None
         return "" if owner is None else owner[0].plugin
 
-    def _tell_presence(self, room: Room, who: Peer, *, joined: bool) -> None:
-        index, members = room.rule.channel, room.members
-        for protocol, audience in room.audience.items():
-            told = protocol.joined(room.name, who.subject) if joined else protocol.left(room.name, who.subject)
-            if told is not None:
-                for peer, outbox in audience.items():
-                    if peer is not who and members[peer].may_see:
-                        outbox.put(index, told)
+
+def _no_timers(seconds: float, action: Callable[[], None]) -> Later:
+    raise RuntimeError("a hub with presence needs `schedule`")
 
 
 def _record_of(room: Room) -> Record:

@@ -21,9 +21,7 @@ from relay.rooms.receipts import Receipts
 if TYPE_CHECKING:
     from relay.rooms.hub import Hub
     from relay.rooms.journal import Journal
-
-PRESENCE_EVENTS_UP_TO = 200
-"""Members up to which everybody is told of everybody's coming and going; in a bigger room one asks with `presence`."""
+    from relay.rooms.presence import Presence
 
 
 class Peer(Protocol):
@@ -45,7 +43,8 @@ class Peer(Protocol):
 class RoomRule:
     """What the config says about the rooms of one plugin table. `channel` is a lane's index.
 
-    `last_value`: whoever joins hears the newest message. `durable`: a message is heard once it is on disk.
+    `last_value`: whoever joins hears the newest message. `durable`: a message is heard once it is on disk. What begins
+    with `presence` is as in the plugin's table.
     """
 
     plugin: str
@@ -57,6 +56,11 @@ class RoomRule:
     history_bytes: int = 0
     last_value: bool = False
     durable: bool = False
+    presence_claims: tuple[str, ...] = ()
+    presence_debounce: float = 0.0
+    presence_events_up_to: int = 200
+    presence_count_every: float = 5.0
+    presence_list_up_to: int = 1000
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +110,7 @@ class Room:
         "name",
         "numbered",
         "offset",
+        "presence",
         "receipts",
         "rule",
         "state",
@@ -125,6 +130,7 @@ class Room:
         self.members: dict[Peer, Membership] = {}
         self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
         self.subjects: dict[str, int] = {}  # how many connections each subject has in here
+        self.presence: Presence | None = None  # what members are told of each other, where they are
         self.state: dict[str, Any] = {}
         self.drops: dict[tuple[str, str], int] = {}  # messages that members did not get, by (channel, reason)
         self.holds = 0  # who needs the room open without being in it: a hook that is still deciding

@@ -14,6 +14,7 @@ from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Payload
 from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId
 from relay.protocols.names import check_room_name
+from relay.rooms.presence import listed_without
 from relay.rooms.room import Room
 from relay.session import publishing, recall
 from relay.session.spending import spend
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 KNOWN_CODES: Final = frozenset(ERROR_CODES)
 NOT_GRANTED: Final = "your token does not let you publish in this room"
-MOST_MEMBERS: Final = 1000  # subjects listed in one answer
 UNGRANTED: Final = "your new token does not grant this room"
 
 
@@ -103,7 +103,9 @@ def _join_later(connection: Connection, command: Join, room: Room) -> None:
 def _joined(connection: Connection, command: Join, room: Room) -> None:
     grants = connection.identity.grants
     may_see = not room.rule.presence or grants.may_see(room.name)
-    connection.hub.join(connection, room, may_publish=connection.credentials.may_publish(room.name), may_see=may_see)
+    may_publish = connection.credentials.may_publish(room.name)
+    claims = connection.identity.public
+    connection.hub.join(connection, room, may_publish=may_publish, may_see=may_see, claims=claims)
     if command.id is None:  # joined by its address or its token: there is no request to answer
         if command.announce:
             connection.answer(connection.protocol.joined(room.name, connection.subject))
@@ -116,7 +118,7 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
     if (command.since is not None or command.last) and grants.may_read_history(room.name):
         result.update(recall.recalled(connection, room, room.rule, command))
     if command.members:
-        result.update(_members(room))
+        result.update(_members(connection, room))
     frame = connection.protocol.ok(command.id, result)
     if frame is not None:
         # With messages in it, the answer goes the way of the room's messages: what is published next comes behind it.
@@ -132,9 +134,14 @@ def _last_value(connection: Connection, room: Room) -> None:
         recall.send_remembered(connection, room, 1)
 
 
-def _members(room: Room) -> dict[str, Any]:
-    subjects = sorted(room.subjects)
-    return {"members": subjects[:MOST_MEMBERS], "count": len(subjects)}
+def _members(connection: Connection, room: Room) -> dict[str, Any]:
+    """Who is there; no more than the client's channel of answers carries beside others."""
+    most_bytes = connection.hub.channels.lanes[connection.hub.channels.control].capacity // 4
+    if room.presence is not None:
+        return room.presence.listed(most_bytes)
+    count = len(room.subjects)
+    listed = room.subjects if count <= room.rule.presence_list_up_to else ()
+    return listed_without(listed, count, most_bytes)
 
 
 def leave(connection: Connection, command: Leave) -> None:
@@ -302,7 +309,7 @@ def presence(connection: Connection, command: Presence) -> None:
         raise Refused("forbidden", "your token does not let you see who is in this room")
     room = connection.hub.rooms.get(command.room)
     empty: dict[str, Any] = {"members": [], "count": 0}
-    connection.ok(command.id, {"room": command.room, **(_members(room) if room is not None else empty)})
+    connection.ok(command.id, {"room": command.room, **(_members(connection, room) if room is not None else empty)})
 
 
 def ping(connection: Connection, command: Ping) -> None:
@@ -321,6 +328,8 @@ def regrant(connection: Connection) -> None:
         if grants.may_join(room.name):
             membership.may_publish = connection.credentials.may_publish(room.name)
             membership.may_see = not room.rule.presence or grants.may_see(room.name)
+            if room.presence is not None:
+                room.presence.renewed(connection.subject, connection.identity.public)
         else:
             room.kick(connection, UNGRANTED)
 

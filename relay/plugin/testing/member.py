@@ -154,7 +154,7 @@ class Member:
 
     @property
     def presence(self) -> list[tuple[str, str, str]]:
-        """("joined" or "left", room, subject)."""
+        """("joined" or "left", room, subject); of a crowd ("count", room, how many)."""
         self._tester.deliver()
         return self._presence
 

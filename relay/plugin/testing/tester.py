@@ -79,7 +79,11 @@ class PluginTester:
         self._trio_start: float | None = None
         epochs = itertools.count(1)
         self.hub: Final = Hub(
-            self.channels, lambda room: None, clock=self.now, new_epoch=lambda: f"epoch-{next(epochs)}"
+            self.channels,
+            lambda room: None,
+            clock=self.now,
+            new_epoch=lambda: f"epoch-{next(epochs)}",
+            schedule=self._schedule,
         )
         self.hub.on_removed = _removed
         self._booked: list[_Booked] = []

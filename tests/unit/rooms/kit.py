@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from relay.config.schema import Channel, default_channels
@@ -15,6 +16,7 @@ from relay.plugin.recorder import Recorder
 from relay.protocols.base import WireProtocol
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room, RoomRule
+from relay.session.timers import Timers
 
 
 class Counting(Recorder):
@@ -29,8 +31,11 @@ class Counting(Recorder):
         self.encoded[message.room, message.offset] += 1
         return super().message(message)
 
-    def joined(self, room: str, subject: str) -> bytes | None:
-        return None if self.silent else super().joined(room, subject)
+    def joined(self, room: str, subject: str, claims: Mapping[str, Any] | None = None) -> bytes | None:
+        return None if self.silent else super().joined(room, subject, claims)
+
+    def counted(self, room: str, count: int, events: bool) -> bytes | None:
+        return None if self.silent else super().counted(room, count, events)
 
     def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
         return None if self.silent else super().left(room, subject, reason)
@@ -63,6 +68,7 @@ class House:
         self.rule = RoomRule("test", self.channels.index(channel), **rule)
         self.handler = Notes()
         self.now = 1000.0
+        self.timers = Timers()
         self.forwarded: list[Message] = []
         epochs = itertools.count(1)
         self.tick = Tick(lambda: None)
@@ -72,7 +78,16 @@ class House:
             clock=lambda: self.now,
             new_epoch=lambda: f"epoch-{next(epochs)}",
             forward=self.forwarded.append,
+            schedule=lambda seconds, action: self.timers.at(self.now + seconds, action),
         )
+
+    def later(self, seconds: float) -> None:
+        """Time goes by, and what is due is done."""
+        end = self.now + seconds
+        while (due := self.timers.next()) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.timers.run(self.now)
+        self.now = end
 
     def peer(self, subject: str, protocol: Recorder | None = None) -> Guest:
         return Guest(self, subject, protocol or Counting())

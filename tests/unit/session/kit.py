@@ -93,6 +93,7 @@ class House:
             archive=Archive(memory.memory_bytes),
             journal=self.journal,
             receipts=(memory.receipts, memory.receipt_seconds),
+            schedule=lambda seconds, action: self.services.timers.at(trio.current_time() + seconds, action),
         )
         self.plugins = {name: self._plugin(name, *what) for name, what in plugins.items()}
         self.hub.router = build_router(list(self.plugins.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from relay.errors import CloseCode
-from tests.unit.protocols.table import MSGPACK
-from tests.unit.session.kit import Client, House, channels, open_house, settings
+from tests.unit.protocols.table import JSON, MSGPACK
+from tests.unit.session.kit import Client, House, channels, identity, open_house, settings
 from tests.unit.session.plugins import Quick, Slow
 
 PLUGINS: dict[str, Any] = {
@@ -301,6 +302,37 @@ async def test_a_call_is_refused_with_its_reason(grants: Any, request_: dict[str
 
 
 # Presence and history.
+
+
+async def test_members_see_of_each_other_what_the_table_names() -> None:
+    shown = {"presence": True, "presence_claims": ["name"]}
+    async with open_house({"q": (Quick, shown)}) as house:
+        ann = house.client("ann")
+        ann.join("q:a")
+        who = dataclasses.replace(identity("bob"), public={"name": "Bob", "email": "bob@example.org"})
+        bob = Client(house, who, JSON.protocol, "", 0)
+        answer = bob.join("q:a", members=True)
+        assert (answer["members"], answer["claims"]) == (["ann", "bob"], {"bob": {"name": "Bob"}})
+        assert ann.heard() == [{"t": "joined", "room": "q:a", "subject": "bob", "claims": {"name": "Bob"}}]
+        house.tokens["new"] = dataclasses.replace(who, public={"name": "Robert"})
+        assert bob.ask(t="auth", token="new")["t"] == "ok"
+        assert ann.ask(t="presence", room="q:a")["claims"] == {"bob": {"name": "Robert"}}
+
+
+async def test_a_crowd_is_told_its_number_and_is_not_listed() -> None:
+    shown = {"presence": True, "presence_events_up_to": 1, "presence_list_up_to": 2, "presence_count_every": 5.0}
+    async with open_house({"q": (Quick, shown)}) as house:
+        ann, blind = house.client("ann"), house.client("blind", {"join": ["*"], "presence": []})
+        ann.join("q:a")
+        blind.join("q:a")
+        assert ann.heard() == [{"t": "count", "room": "q:a", "count": 2, "events": False}]
+        house.client("cid").join("q:a")
+        assert ann.ask(t="presence", room="q:a") == {
+            "t": "ok", "room": "q:a", "members": [], "count": 3, "events": False,
+        }  # fmt: skip
+        await trio.sleep(5.1)
+        assert ann.heard() == [{"t": "count", "room": "q:a", "count": 3, "events": False}]
+        assert blind.heard() == []
 
 
 async def test_presence_counts_and_names_those_in_the_room() -> None:
