@@ -36,7 +36,7 @@ from relay.net.poller import make_poller
 from relay.net.transport import Transport
 from relay.ops.memory import Cgroup
 from relay.ops.systemd import notify
-from relay.plugin.supervisor import run_all
+from relay.plugin.crew import run_all
 from relay.process.assembly import assemble
 from relay.process.clocks import run_alarm, run_lag, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final, NoReturn
@@ -18,13 +18,13 @@ import trio
 
 from relay.config.schema import Supervision
 from relay.counters import Counters
-from relay.errors import ConfigError, ConfigProblem, Refused
+from relay.errors import Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Plugin
 from relay.plugin.arrival import Arrival
 from relay.plugin.background import Background
 from relay.plugin.calls import Typed, typed_calls
-from relay.plugin.faults import Faults, Schedule, describe, log
+from relay.plugin.faults import Faults, Schedule, log
 from relay.plugin.handle import Handle
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.watchdog import Mark, Watchdog
@@ -346,49 +346,6 @@ class Supervised:
 
 LEAVING: Final = ("on_leave", "filter_leave", "on_disconnect")
 FILTERS: Final = ("filter_join", "filter_leave", "filter_message", "filter_call")
-
-
-def supervise(
-    loaded: Iterable[LoadedPlugin],
-    hub: Hub,
-    *,
-    counters: Counters,
-    watchdog: Watchdog,
-    supervision: Supervision,
-    hook_timeout: float,
-    schedule: Schedule | None = None,
-    tenant: str = "",
-) -> list[Supervised]:
-    """Makes the plugins; `hub.router` is then `build_router` of them. Raises ConfigError if an `__init__` failed."""
-    made: list[Supervised] = []
-    problems: list[ConfigProblem] = []
-    for one in loaded:
-        try:
-            plugin = Supervised(
-                one,
-                hub,
-                counters=counters,
-                watchdog=watchdog,
-                supervision=supervision,
-                hook_timeout=hook_timeout,
-                schedule=schedule,
-                tenant=tenant,
-            )
-            made.append(plugin)
-        except Exception as problem:
-            what = f"{one.plugin.__name__} could not be made: {describe(problem)}"
-            problems.append(ConfigProblem(one.where, f"plugins.{one.name}", what))
-    if problems:
-        raise ConfigError(problems)
-    return made
-
-
-async def run_all(plugins: Iterable[Supervised], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """All that plugins run beside their hooks, each in a nursery of its own. Until cancelled."""
-    async with trio.open_nursery() as nursery:
-        for plugin in plugins:
-            await nursery.start(plugin.background.serve, name=f"plugin {plugin.title}")
-        task_status.started()
 
 
 def _overrides(plugin: type[Plugin], name: str) -> bool:

@@ -33,10 +33,11 @@ from relay.limits.failures import Failures
 from relay.limits.pending import Pending
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
+from relay.plugin.crew import supervise
 from relay.plugin.faults import Schedule
 from relay.plugin.loader import LoadedPlugin, load_tenant_plugins
 from relay.plugin.routing import build_router
-from relay.plugin.supervisor import Supervised, supervise
+from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub

@@ -14,9 +14,10 @@ from relay.delivery.channels import Channels
 from relay.errors import Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room
+from relay.plugin.crew import run_all
 from relay.plugin.faults import Interrupted
 from relay.plugin.loader import LoadedPlugin
-from relay.plugin.supervisor import Supervised, run_all
+from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.hub import Hub
 from relay.rooms.room import RoomRule

@@ -18,8 +18,8 @@ from relay.delivery.channels import Channels
 from relay.errors import ConfigError, Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room
+from relay.plugin.crew import run_all, supervise
 from relay.plugin.loader import LoadedPlugin
-from relay.plugin.supervisor import run_all, supervise
 from relay.plugin.testing import PluginTester
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.hub import Hub
