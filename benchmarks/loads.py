@@ -49,6 +49,7 @@ class Load:
     bars: tuple[Bar, ...]
     echo: bool = False
     idle: bool = False
+    handshakes: bool = False
 
     def limit_server(self) -> str:
         """The C loop that ratios are taken against."""
@@ -75,6 +76,15 @@ def _of_relay(text: str, limit: float, values: Callable[[Summary], list[float]])
         return values(relay) if relay is not None and relay.runs else None
 
     return Bar(text, limit, estimates)
+
+
+PYTHON_PEERS: Final = {
+    "websockets": "websockets", "aiohttp": "aiohttp", "starlette": "Starlette on uvicorn", "picows": "picows on uvloop",
+}  # fmt: skip
+
+
+def _less_than(other: str, title: str) -> Bar:
+    return Bar(f"CPU per handshake < {title}", 1.0, lambda summaries: ratios(summaries, other))
 
 
 ALL: Final[Mapping[str, Load]] = {
@@ -116,6 +126,14 @@ ALL: Final[Mapping[str, Load]] = {
             ("--mode", "idle", "--n", "1000"),
             (_of_relay("memory per connection ≤ 28 KB", 28, lambda relay: [relay.kb_per_connection]),),
             idle=True,
+        ),
+        Load(
+            "handshakes",
+            "Handshakes: TCP, TLS 1.3, upgrade and close, 3,000 of them, 16 at a time",
+            ("c", RELAY, *PYTHON_PEERS),
+            ("--mode", "hs", "--count", "3000", "--conc", "16"),
+            tuple(_less_than(name, title) for name, title in PYTHON_PEERS.items()),
+            handshakes=True,
         ),
     )
 }

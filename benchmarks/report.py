@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.ctools import ROOT
-from benchmarks.loads import Load, Summaries
+from benchmarks.loads import RELAY, Load, Summaries
 from benchmarks.runs import Summary
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -37,7 +37,10 @@ def environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION.removeprefix("OpenSSL ").split()[0],
-        **{name: _version(name) for name in ("trio", "websockets", "picows", "uvloop")},
+        **{
+            name: _version(name)
+            for name in ("trio", "websockets", "aiohttp", "uvicorn", "starlette", "picows", "uvloop")
+        },
     }
 
 
@@ -84,6 +87,12 @@ def results(load: Load, summaries: Summaries) -> str:
             ("server", "KB per connection", "CPU µs to connect", "failed"),
             [_idle_row(summary) for summary in summaries.values()],
         )
+    if load.handshakes:
+        return table(
+            ("server", "CPU µs per handshake", "median of rounds", "× C loop", "the relay over it", "p50 ms", "p99 ms",
+             "failed"),
+            [_handshake_row(load, summary, summaries) for summary in summaries.values()],
+        )  # fmt: skip
     head = (
         "server", "CPU µs per delivery", "median of rounds", "× C loop", "× C, side by side", "× websockets",
         "p50 ms", "p99 ms", "deliveries/s", "lost", "KB per connection",
@@ -108,6 +117,23 @@ def _row(load: Load, summary: Summary, summaries: Summaries) -> list[str]:
         f"{summary.median_of(lambda run: run.per_second):,.0f}",
         f"{summary.lost:,}",
         f"{summary.kb_per_connection:.1f}",
+    ]
+
+
+def _handshake_row(load: Load, summary: Summary, summaries: Summaries) -> list[str]:
+    if not summary.runs:
+        return [summary.server.title, "failed", *[""] * 6]
+    relay = summaries.get(RELAY)
+    over = relay.ratios_to(summary) if relay is not None and relay.runs and relay is not summary else None
+    return [
+        summary.server.title,
+        f"{summary.quietest.cpu:.0f}",
+        f"{summary.median_of(lambda run: run.cpu):.0f}",
+        _ratios(summary, summaries.get(load.limit_server()))[0],
+        f"{over[1]:.2f}" if over else "",
+        f"{summary.median_of(lambda run: run.p50):.1f}",
+        f"{summary.median_of(lambda run: run.p99):.1f}",
+        f"{summary.lost:,}",
     ]
 
 

@@ -39,8 +39,8 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run measured. CPU in µs per delivery, latency in ms, `waited`: how long server and generator together
-    waited for a core, as a share of the time (0: a quiet machine); `raw` is all that loadgen said.
+    """What one run measured. CPU in µs per delivery or handshake, latency in ms, `waited`: how long server and
+    generator together waited for a core, as a share of the time (0: a quiet machine); `raw` is all that loadgen said.
     """
 
     round: int
@@ -63,10 +63,10 @@ class Run:
             waited=median(one[1] for one in slices) if slices else 0.0,
             p50=raw.get("p50_ms", 0.0),
             p99=raw.get("p99_ms", 0.0),
-            per_second=raw.get("deliv_per_s", 0.0),
-            lost=raw.get("lost", 0) + raw.get("dead", 0),
-            kb_per_connection=raw["kb_per_conn"],
-            connect_us=raw["conn_cpu_us"],
+            per_second=raw.get("deliv_per_s", raw.get("per_s", 0.0)),
+            lost=raw.get("lost", 0) + raw.get("dead", 0) + raw.get("failed", 0),
+            kb_per_connection=raw.get("kb_per_conn", 0.0),
+            connect_us=raw.get("conn_cpu_us", 0.0),
             raw=raw,
         )
 
@@ -153,4 +153,6 @@ def _generate(load: Load, started: Running, stage: Stage, pace: Pace) -> dict[st
 def _in_short(load: Load, run: Run) -> str:
     if load.idle:
         return f"{run.kb_per_connection:.1f} KB per connection, {run.connect_us:.0f} µs to connect"
+    if load.handshakes:
+        return f"{run.cpu:.0f} µs per handshake, p99 {run.p99:.1f} ms, failed {run.lost}"
     return f"{run.cpu:.2f} µs per delivery, p99 {run.p99:.1f} ms, lost {run.lost}, waited {run.waited:.0%}"

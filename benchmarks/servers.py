@@ -155,6 +155,8 @@ SERVERS: Final[Mapping[str, Server]] = {
         Server(
             "websockets", "websockets `broadcast()`", _peer("websockets_broadcast.py"), _PEER_PATHS, ("websockets",)
         ),
+        Server("aiohttp", "aiohttp", _peer("aiohttp_echo.py"), _PEER_PATHS, ("aiohttp",)),
+        Server("starlette", "Starlette on uvicorn", _peer("starlette_echo.py"), _PEER_PATHS, ("starlette", "uvicorn")),
         Server("picows", "picows on uvloop", _peer("picows_broadcast.py"), _PEER_PATHS, ("picows", "uvloop")),
     )
 }

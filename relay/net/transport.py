@@ -51,6 +51,11 @@ _GONE: Final = frozenset(
 )
 
 
+_TELLING: Final[set[int]] = (
+    set()
+)  # address families of which `path_info` has told something: it need not be tried again
+
+
 class Lost(trio.BrokenResourceError):
     """The connection broke; the text says how, for the log."""
 
@@ -119,8 +124,9 @@ class Transport:
             else:  # a small buffer is the next best bound on what cannot be overtaken any more
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
 
-        self.knows_path = True
-        self.knows_path = self.path_info() is not None
+        self.knows_path = sock.family in _TELLING or self.path_info() is not None
+        if self.knows_path:
+            _TELLING.add(sock.family)
 
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
