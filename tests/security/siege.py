@@ -232,13 +232,19 @@ class Bystander:
 
 
 @asynccontextmanager
-async def under_attack(relay: Relay, moved: Counts = {}, *, tells: str | None = None) -> AsyncIterator[Bystander]:  # noqa: B006 - only read
+async def under_attack(
+    relay: Relay,
+    moved: Counts = {},  # noqa: B006 - only read
+    *,
+    tells: str | None = None,
+    seconds: float = DEADLINE,
+) -> AsyncIterator[Bystander]:
     """The attack goes into the block; see above for what is checked when it is over.
 
     `moved`: what metrics must have moved, by how much. `tells`: what stands in those lines of the log that
     may report an error.
     """
-    with trio.fail_after(DEADLINE):
+    with trio.fail_after(seconds):
         async with (
             socket_to(relay, "/rooms/chat:bystanders", relay.token("bill")) as one,
             socket_to(relay, "/rooms/chat:bystanders", relay.token("bess")) as other,
