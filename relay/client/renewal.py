@@ -45,14 +45,15 @@ class Renewal:
                 await self._renew()
             except Disconnected:
                 return
-            self._wanted = trio.Event()  # not before: what asked meanwhile has been seen to
 
     async def _renew(self) -> None:
         pause = FIRST_PAUSE
         while True:
             wait = pause
             try:
-                await self._auth(await self._source())
+                token = await self._source()
+                self._wanted = trio.Event()  # what asked so far is seen to now; what comes with the answer is not
+                await self._auth(token)
                 return
             except Disconnected:
                 raise
