@@ -96,6 +96,14 @@ def test_every_page_is_in_its_index(folder: Path) -> None:
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} <= linked
 
 
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    folder = ""
+    for cell in re.findall(r"`((?:tests|benchmarks)[\w/.]*|test_\w+\.py)`", (DOCS / "security.md").read_text()):
+        folder = cell.rpartition("/")[0] if "/" in cell else folder
+        path = ROOT / cell if "/" in cell or cell == "benchmarks" else ROOT / folder / cell
+        assert path.exists(), cell
+
+
 def test_the_service_unit_knows_the_status_of_a_wrong_configuration() -> None:
     unit = (ROOT / "deploy" / "relay.service").read_text()
     assert "\nRestartPreventExitStatus=78\n" in unit
