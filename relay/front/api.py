@@ -44,7 +44,9 @@ STATUS_FOR_REFUSAL: Final[dict[str, int]] = {
     "too_large": 413,
     "rate_limited": 429,
     "internal": 500,
+    "in_progress": 409,
     "plugin_off": 503,
+    "unavailable": 503,
     "timeout": 504,
 }
 """What `Refused` is over HTTP; a plugin's own word is 409."""

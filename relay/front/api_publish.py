@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
+import trio
 from msgspec import Meta
 
 from relay.config.table import Table
@@ -20,10 +20,11 @@ from relay.errors import Refused, Rejected
 from relay.front.api import Asked
 from relay.model import Kind, Message, Payload
 from relay.protocols.names import check_room_name
+from relay.rooms.hub import Hub
+from relay.rooms.room import Room
 from relay.session.services import Services
 
-REMEMBERED: Final = 10000  # idempotency keys
-REMEMBERED_SECONDS: Final = 300.0
+ITSELF: Final = ""  # no token's subject is empty
 
 
 class PublishBody(Table, frozen=True):
@@ -54,17 +55,18 @@ class PublishBody(Table, frozen=True):
 
 
 class Publisher:
-    """Publishes, and remembers what for."""
+    """Publishes as the relay itself, which has the subject "" where publishes are known again."""
 
     Body: Final = PublishBody
 
     def __init__(self, services_of: Callable[[str], Services]) -> None:
         """`services_of` gives those of a tenant. Raises Rejected."""
         self._services_of = services_of
-        self._done: OrderedDict[tuple[str, str, str], tuple[float, dict[str, Any]]] = OrderedDict()
 
-    def publish(self, asked: Asked) -> dict[str, Any]:
-        """Raises Refused, Rejected."""
+    async def publish(self, asked: Asked) -> dict[str, Any]:
+        """The answer comes once the message cannot be lost: in a durable room, once it is on disk. Raises Refused,
+        Rejected.
+        """
         body = asked.decoded(PublishBody)
         payload = body.payload()
         services = self._services_of(body.tenant)
@@ -73,29 +75,62 @@ class Publisher:
             raise Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
         if body.channel == services.channels.CONTROL:
             raise Refused("no_such_channel", "control is the relay's own channel", setting="channels")
-        now = services.monotonic()
-        done = (body.tenant, body.room, body.idempotency) if body.idempotency is not None else None
-        if done is not None and (answer := self._answered(done, now)) is not None:
-            return {**answer, "duplicate": True}
-        expires = now + body.ttl if body.ttl is not None else 0.0
-        room = services.hub.open(body.room)
+        await trio.lowlevel.checkpoint()
+        hub = services.hub
+        room = hub.open(body.room)
+        room.holds += 1
         try:
+            known = self._begin(hub, room, body.idempotency)
+            if known is not None:
+                return {**_answer(room, known), "duplicate": True}
+            expires = services.monotonic() + body.ttl if body.ttl is not None else 0.0
             message = Message(body.room, payload, None, body.channel, body.key, body.to, expires=expires)
-            services.hub.publish(room, message, None)
-            answer = {"room": room.name, "offset": message.offset, "epoch": room.epoch, "members": len(room)}
+            try:
+                hub.publish(room, message, None)
+            except BaseException:
+                self._failed(hub, room, body.idempotency)
+                raise
+            answer = _answer(room, message.offset)
+            await self._settle(hub, room, body.idempotency, message.offset)
+            return {**answer, "duplicate": False}
         finally:
-            services.hub.free_if_empty(room)
-        if done is not None:
-            self._done[done] = now, answer
-            if len(self._done) > REMEMBERED:
-                self._done.popitem(last=False)
-        return {**answer, "duplicate": False}
+            room.holds -= 1
+            hub.free_if_empty(room)
 
-    def _answered(self, done: tuple[str, str, str], now: float) -> dict[str, Any] | None:
-        while self._done:
-            first = next(iter(self._done))
-            if self._done[first][0] + REMEMBERED_SECONDS > now:
-                break
-            del self._done[first]
-        found = self._done.get(done)
-        return None if found is None else found[1]
+    @staticmethod
+    def _begin(hub: Hub, room: Room, key: str | None) -> int | None:
+        """The offset of what was published with that key before; None: it is new. Raises Refused("in_progress")."""
+        return None if key is None else hub.receipts(room).begin(ITSELF, key, hub.clock())
+
+    async def _settle(self, hub: Hub, room: Room, key: str | None, offset: int) -> None:
+        """Waits for the disk, if the room is durable. Whoever asked may have gone meanwhile: the receipt is kept."""
+
+        def done() -> None:
+            if key is not None:
+                hub.receipts(room).done(ITSELF, key, offset, hub.clock())
+            written.set()
+
+        def failed(refused: Refused) -> None:
+            self._failed(hub, room, key)
+            problems.append(refused)
+            written.set()
+
+        written, problems = trio.Event(), list[Refused]()
+        if room.journal is None:
+            done()
+            return
+        if key is not None:
+            room.journal.receipt(room, ITSELF, key, offset, hub.clock())
+        room.journal.afterwards(done, failed)
+        await written.wait()
+        if problems:
+            raise problems[0]
+
+    @staticmethod
+    def _failed(hub: Hub, room: Room, key: str | None) -> None:
+        if key is not None:
+            hub.receipts(room).failed(ITSELF, key)
+
+
+def _answer(room: Room, offset: int) -> dict[str, Any]:
+    return {"room": room.name, "offset": offset, "epoch": room.epoch, "members": len(room)}

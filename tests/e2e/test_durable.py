@@ -18,6 +18,7 @@ pytestmark = pytest.mark.e2e
 PATIENCE = 90.0
 ROUNDS = 3
 READERS = 100
+KEY = "k" * 32
 
 
 def durable_relay(folder: Path) -> RelayProcess:
@@ -25,6 +26,7 @@ def durable_relay(folder: Path) -> RelayProcess:
     overrides = {
         "history": {"file": str(folder / "rooms.db"), "sync": "normal"},
         "plugins": {"chat": chat},
+        "internal": {"api_keys": [KEY]},
         "limits": {"handshakes_per_address": 0.0, "connections_per_address": 0, "connections_per_subject": 0},
     }
     return RelayProcess(folder, overrides)
@@ -105,6 +107,38 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     assert len(answered) >= ROUNDS * 100
     assert {text: found.get(text) for text in answered} == answered
     assert sorted(found.values()) == list(range(1, len(found) + 1)), "no number was given twice, none is missing"
+
+
+async def test_what_the_api_was_answered_survives_too_and_is_known_again(tmp_path: Path) -> None:
+    relay = durable_relay(tmp_path)
+    with trio.fail_after(PATIENCE):
+        try:
+            await trio.to_thread.run_sync(relay.start)
+            offsets = [await published(relay, number) for number in range(20)]
+            relay.process.kill()
+            await relay.until_exit()
+            relay.stop()
+            await trio.to_thread.run_sync(relay.start)
+            assert [await published(relay, number) for number in range(21)] == [
+                *((offset, True) for offset, _ in offsets),
+                (21, False),
+            ]
+        finally:
+            await trio.to_thread.run_sync(relay.stop)
+
+
+async def published(relay: RelayProcess, number: int) -> tuple[int, bool]:
+    """(offset, whether it was known)."""
+    body = json.dumps({"room": "chat:api", "data": number, "idempotency": f"key-{number}"}).encode()
+    stream = await trio.open_tcp_stream("127.0.0.1", relay.internal_port)
+    async with stream:
+        head = f"POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}"
+        await stream.send_all(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
+        answer = b""
+        while more := await stream.receive_some():
+            answer += bytes(more)
+    said = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+    return said["offset"], said["duplicate"]
 
 
 async def test_all_recover_at_once_after_a_restart_without_a_gap(tmp_path: Path) -> None:
