@@ -17,11 +17,11 @@ from relay.protocols.parts import Parts
 class Toll(StandIn):
     """`target` is where what passes goes. `ask` names what forbids a message, "": nothing does."""
 
-    __slots__ = ("_ask", "_first", "target")
+    __slots__ = ("_ask", "first", "target")
 
     def __init__(self, target: Outbox, ask: Callable[[Message], str]) -> None:
         super().__init__(target)
-        self._first = target  # which tells the client what it will not get
+        self.first = target  # which tells the client what it will not get
         self._ask = ask
         self.target = target
 
@@ -36,5 +36,5 @@ class Toll(StandIn):
     def _passes(self, index: int, message: Message) -> bool:
         reason = self._ask(message)
         if reason:
-            self._first.dropped(self.channels.lanes[index], message, reason)
+            self.first.dropped(self.channels.lanes[index], message, reason)
         return not reason

@@ -7,7 +7,8 @@ through `_finish`, once.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import trio
 
@@ -26,6 +27,7 @@ from relay.plugin.arrival import Arrival
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection
 from relay.session.leg import Leg
+from relay.session.resume import Resuming
 from relay.session.services import Services
 from relay.session.timers import Timer
 from relay.session.wire import Hold
@@ -54,10 +56,10 @@ class Link:
         "_awaits", "_counted_bytes", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producer",
         "_producers", "_read", "_resume", "_slowed", "_started", "_step", "_uncounted", "_waits_writable", "_watch",
         "agreement", "arrival", "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished",
-        "heard", "opened_at", "outbox", "pinged", "services", "slot", "transport", "writer",
+        "heard", "opened_at", "outbox", "parked", "pinged", "services", "slot", "transport", "writer",
     )  # fmt: skip
 
-    connection: Connection | Leg
+    connection: Connection | Leg | Resuming
 
     def __init__(
         self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits,
@@ -74,6 +76,7 @@ class Link:
         self.ended = trio.Event()
         self.arrival: Arrival | None = None  # what plugins were told of it
         self.finished = self._started = self._waits_writable = False
+        self.parked = False  # it was lost, and its session waits for another one
         self.close_code = LOST
         self.close_reason: CloseReason | None = None
         self.slot = self.bytes_in = 0
@@ -193,6 +196,13 @@ class Link:
         self._slowed = False
         self.heard = self.services.monotonic()  # its silence was our doing
         self._rewatch()
+
+    def adopt(self, connection: Connection, message: Callable[[int, bytes], None], luggage: Any) -> None:
+        """See session.wire.Wire: a session that had lost its socket goes on by this one."""
+        self.connection = self._producer = connection
+        self.engine.message = message
+        if luggage is not None:
+            self.arrival = luggage
 
     def hold(self, reason: Hold, held: bool) -> None:
         self._held = self._held | reason if held else self._held & ~reason
@@ -420,6 +430,8 @@ class Link:
             return
         self.finished = True
         self.engine.stop()
+        if self._started and self.close_code == LOST:
+            self.parked = self.connection.park(self.arrival)
         self.writer.stop()
         self._let_producers_go()
         counters = self.services.counters
@@ -436,9 +448,10 @@ class Link:
             self.transport.abort()
         else:
             self.transport.close()
-        if self.connection.closing is None:
-            self.close_reason = self.connection.closing = self.close_reason or CloseReason(
-                CloseCode.GOING_AWAY, "the client went away without a close"
-            )
-        self.connection.lost()
+        if not self.parked:
+            if self.connection.closing is None:
+                self.close_reason = self.connection.closing = self.close_reason or CloseReason(
+                    CloseCode.GOING_AWAY, "the client went away without a close"
+                )
+            self.connection.lost()
         self.ended.set()

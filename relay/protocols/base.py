@@ -85,6 +85,13 @@ class History(msgspec.Struct, frozen=True, gc=False):
     before: int | None = None
 
 
+class Resume(msgspec.Struct, frozen=True, gc=False):
+    """By the first message of a socket that goes on with a session: what its client has of each room."""
+
+    rooms: dict[str, Position]
+    id: RequestId = None
+
+
 class Auth(msgspec.Struct, frozen=True, gc=False):
     token: str
     id: RequestId = None
@@ -94,12 +101,12 @@ class Ping(msgspec.Struct, frozen=True, gc=False):
     id: RequestId = None
 
 
-Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Auth | Ping
+Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Resume | Auth | Ping
 
 
 class Hello(msgspec.Struct, frozen=True):
     """What a client is told first. `expires` is Unix time in seconds, None: never; `heartbeat` seconds; limits by
-    config key.
+    config key. `resume`, where it asked for it: its `ticket` and the `window` in seconds.
     """
 
     session: str
@@ -109,6 +116,8 @@ class Hello(msgspec.Struct, frozen=True):
     limits: dict[str, float]
     heartbeat: float
     version: str
+    resume: dict[str, Any] | None = None
+    resumed: bool = False
 
 
 class ProtocolError(Exception):

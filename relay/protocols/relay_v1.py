@@ -29,6 +29,7 @@ from relay.protocols.base import (
     ProtocolError,
     Publish,
     RequestId,
+    Resume,
 )
 from relay.protocols.frames import BINARY, TEXT, frame
 from relay.protocols.parts import CANCEL, FIRST, LAST, Part, Parts, encode_part
@@ -93,6 +94,10 @@ class _History(_In, tag="history", kw_only=True, frozen=True):
     before: int | None = None
 
 
+class _Resume(_In, tag="resume", kw_only=True, frozen=True):
+    rooms: dict[str, Position] = {}
+
+
 class _Auth(_In, tag="auth", kw_only=True, frozen=True):
     token: str
 
@@ -101,7 +106,7 @@ class _Ping(_In, tag="ping", kw_only=True, frozen=True):
     pass
 
 
-_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Auth | _Ping
+_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Resume | _Auth | _Ping
 
 
 class _OnlyId(msgspec.Struct):
@@ -247,6 +252,8 @@ class _RelayV1(ABC, Generic[Codec]):
                 return Presence(command.room, command.id)
             case _History():
                 return History(command.room, command.id, command.since, command.last, command.before)
+            case _Resume():
+                return Resume(command.rooms, command.id)
             case _Auth():
                 return Auth(command.token, command.id)
             case _Ping():
@@ -330,7 +337,10 @@ class _RelayV1(ABC, Generic[Codec]):
         return Parts(size, len(envelope), cut, cancel)
 
     def hello(self, hello: Hello) -> bytes:
-        return self._frame({"t": "hello", **msgspec.structs.asdict(hello)})
+        said = {"t": "hello", **msgspec.structs.asdict(hello)}
+        if hello.resume is None:
+            del said["resume"], said["resumed"]
+        return self._frame(said)
 
     def ok(self, request: RequestId, result: dict[str, Any]) -> bytes | None:
         if request is None:

@@ -17,12 +17,13 @@ from relay.delivery.detour import Junction
 from relay.delivery.outbox import Drop, Outbox
 from relay.errors import CLOSE_FOR_REFUSAL, CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
-from relay.protocols.base import Command, Hello, Join, ProtocolError, Publish, RequestId, WireProtocol
+from relay.protocols.base import Command, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Membership, Room
 from relay.session import publishing, requests
 from relay.session.credentials import Credentials
+from relay.session.greeting import greet
 from relay.session.incoming import Incoming
 from relay.session.services import Services
 from relay.session.wire import Hold, Wire
@@ -30,6 +31,7 @@ from relay.session.work import Job, Work
 
 if TYPE_CHECKING:
     from relay.session.leg import Leg
+    from relay.session.resume import Parked
     from relay.session.spending import Spending
 
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
@@ -43,8 +45,8 @@ class Connection:
 
     __slots__ = (
         "_at_home", "_incoming", "_readers", "address", "bare", "closing", "credentials", "home", "hub", "identity",
-        "joining", "legs", "messages", "outbox", "protocol", "services", "session", "spending", "subject", "wire",
-        "work",
+        "joining", "legs", "messages", "outbox", "parked", "protocol", "resumes", "services", "session", "spending",
+        "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +75,8 @@ class Connection:
         self.spending: Spending | None = None  # of quotas, once one is about it
         self._incoming: Incoming | None = None  # messages that come in parts
         self._readers: set[object] | None = None  # who cannot keep up with what it sends
+        self.resumes = -1  # how often it was; -1: it cannot be (session/resume)
+        self.parked: Parked | None = None  # it has no socket, or a new one that has not said what it has
 
     @property
     def main(self) -> Connection:
@@ -83,30 +87,10 @@ class Connection:
         """Says hello and joins the rooms that the address and the token name; `last` messages of the home room come
         along.
         """
-        services, config = self.services, self.services.config
-        limits = config.limits
+        services = self.services
         services.sessions[self.session] = self
         self.credentials.start()
-        self.answer(
-            self.protocol.hello(
-                Hello(
-                    self.session,
-                    self.subject,
-                    self.identity.expires,
-                    [name for name in services.channels.names if self.identity.grants.may_use_channel(name)],
-                    {
-                        "message_bytes": limits.message_bytes,
-                        "messages_per_second": limits.messages_per_second,
-                        "bytes_per_second": limits.bytes_per_second,
-                        "rooms_per_connection": limits.rooms_per_connection,
-                        "part_bytes": config.outbox.part_bytes,
-                        "parted_message_bytes": limits.parted_message_bytes,
-                    },
-                    config.websocket.heartbeat,
-                    services.version,
-                )
-            )
-        )
+        self.answer(greet(self))
         for room in dict.fromkeys((self.home, *self.identity.grants.join_at_start)):
             if room and self.closing is None:
                 try:
@@ -239,22 +223,38 @@ class Connection:
         if self.closing is None:
             self.closing = reason
             self.depart()
-            self._end_legs(reason)
+            self.end_legs(reason)
             self.wire.close(reason, self.protocol.bye(reason))
 
     def lost(self) -> None:
         """The socket is gone, with or without a close before it."""
         self.depart()
-        self._end_legs(ENDED)
+        self.end_legs(ENDED)
         self.services.sessions.pop(self.session, None)
         if self.work is not None:
             self.work.cancel()
         self.credentials.stop()
-        if self._incoming is not None:
-            self._incoming.stop()
+        self.stop_parts()
         if self.spending is not None:
             self.spending.end()
         self.services.closed(self.subject)
+
+    def park(self, luggage: Any) -> bool:
+        """The socket is gone without a close. True: the session waits for its client; False: it is lost."""
+        return self.services.resumption.park(self, luggage)
+
+    def stop_parts(self) -> None:
+        """The rest of what comes in parts will not come."""
+        if self._incoming is not None:
+            self._incoming.stop()
+            self._incoming = None
+
+    def hold_again(self) -> None:
+        """Tells a new socket what the last one was told."""
+        if self.work is not None and self.work.full:
+            self.wire.hold(Hold.WORK, True)
+        if self._readers:
+            self.wire.hold(Hold.READERS, True)
 
     def junction(self) -> Junction:
         """What stands for the outbox while there are more sockets."""
@@ -270,7 +270,7 @@ class Connection:
             self.outbox = self.wire.outbox
             self.hub.rewire(self)
 
-    def _end_legs(self, reason: CloseReason) -> None:
+    def end_legs(self, reason: CloseReason) -> None:
         for leg in list(self.legs):
             leg.close(reason)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from relay.auth.tokens import Identity
 from relay.errors import CloseReason
-from relay.session.connection import Connection
+from relay.session.connection import ENDED, Connection
 from relay.session.wire import Hold, Wire
 
 
@@ -35,6 +35,9 @@ class Leg:
         """Moves the channels here. A later socket takes channels over from an earlier one."""
         if self.main.closing is not None:
             self.close(self.main.closing)
+            return
+        if self.main.parked is not None:
+            self.close(ENDED)
             return
         for other in self.main.legs:
             other.give_up(self._channels)
@@ -69,6 +72,10 @@ class Leg:
                 for index in self._channels:
                     self.main.junction().restore(index, self.wire.outbox)
                 self.main.leave_junction()
+
+    def park(self, luggage: object) -> bool:
+        """Its session does not wait for it."""
+        return False
 
     def lost(self) -> None:
         """The socket is gone."""

@@ -96,4 +96,4 @@ class Metered(Connection):
         if self._toll is None:
             super().leave_junction()
         elif not self.legs:
-            self._toll.target = self.wire.outbox
+            self._toll.target = self._toll.first = self.wire.outbox

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Payload
-from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId
+from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId, Resume
 from relay.protocols.names import check_room_name
 from relay.rooms.presence import listed_without
 from relay.rooms.room import Room
@@ -320,6 +320,11 @@ def renew(connection: Connection, command: Auth) -> None:
     connection.credentials.renew(command)
 
 
+def resume(connection: Connection, command: Resume) -> None:
+    """Not the first word of a new socket, which is where it belongs."""
+    raise Refused("bad_request", "nothing is to be resumed: `resume` comes first on a socket opened with ?resume=TICKET")
+
+
 def regrant(connection: Connection) -> None:
     """The token is another one: rooms it does not grant are left, and in the others it decides what may be done."""
     grants = connection.identity.grants
@@ -355,6 +360,7 @@ EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     Call: call,
     Presence: presence,
     History: recall.history,
+    Resume: resume,
     Auth: renew,
     Ping: ping,
 }

@@ -18,6 +18,7 @@ from relay.limits.buckets import Rate
 from relay.limits.quotas import Quotas
 from relay.plugin.supervisor import Supervised
 from relay.rooms.hub import Hub
+from relay.session.resume import Resumption
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
 
@@ -57,6 +58,8 @@ class Services:
     """All of them, under watch."""
     sessions: dict[str, Connection] = field(default_factory=dict)
     """By name, for those who come with one more socket."""
+    resumption: Resumption = field(default_factory=Resumption)
+    """Sessions that have lost their socket, and the tickets for them."""
     producer: Connection | None = None
     """Whose message is being handled just now: who waits if its readers cannot keep up."""
     quotas: Quotas = field(default_factory=Quotas)

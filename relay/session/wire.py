@@ -7,10 +7,14 @@ is read again once none is left.
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseReason
+
+if TYPE_CHECKING:
+    from relay.session.connection import Connection
 
 
 class Hold(enum.IntFlag):
@@ -34,3 +38,9 @@ class Wire(Protocol):
 
     def hold(self, reason: Hold, held: bool) -> None:
         """Stops reading (True), and goes on once no reason is left."""
+
+    def abort(self) -> None:
+        """Ends at once, without a word."""
+
+    def adopt(self, connection: Connection, message: Callable[[int, bytes], None], luggage: Any) -> None:
+        """From now on it is this session's: `message` is told what comes. `luggage` was the last socket's."""
