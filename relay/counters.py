@@ -59,6 +59,7 @@ class Counters:
         "refused",
         "rejected",
         "reloads",
+        "resumes",
         "shed",
         "slowed",
         "tickets",
@@ -106,4 +107,5 @@ class Counters:
         self.tokens: dict[str, int] = defaultdict(
             int
         )  # of live sessions: renewed, refused, read_only, expired, revoked
+        self.resumes: dict[str, int] = defaultdict(int)  # of sessions whose socket was lost, by what became of them
         self.reloads: dict[str, int] = defaultdict(int)  # by outcome: ok, failed

@@ -179,6 +179,16 @@ class WebSocket(Table, frozen=True):
         float,
         about("Seconds after a ping in which anything must have come, else the client is dead.", gt=0),
     ] = 20.0
+    resume_window: Annotated[
+        Seconds,
+        about(
+            "Seconds that a session whose socket was lost waits for its client, if that asked for it (`?resume=`); "
+            "0: none does."
+        ),
+    ] = 30.0
+    resume_sessions: Annotated[
+        Count, about("Sessions that may wait so at once; one more ends with its socket. 0: any number.")
+    ] = 10000
     deflate: Annotated[
         bool,
         about(

@@ -25,6 +25,7 @@ from relay.front.doors import HeaderRefused, Visit
 from relay.front.gate import Gate
 from relay.front.guard import Guard
 from relay.front.place import check_home, find_place, find_session, room_in
+from relay.front.returning import Returning
 from relay.front.state import PROTOCOLS, State
 from relay.front.tenants import Tenant, tenant_of
 from relay.limits.pending import Place
@@ -40,6 +41,7 @@ from relay.plugin.arrival import Arrival
 from relay.protocols.frames import close_frame
 from relay.session.leg import Leg
 from relay.session.metered import make_connection
+from relay.session.resume import Resuming
 from relay.session.services import Services
 
 log = logging.getLogger("relay")
@@ -59,6 +61,7 @@ class Admission:
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
         self.arrivals: dict[str, Arrivals] = {}
+        self.returning = Returning(state, self._arrivals)
         self.gate = Gate(state, services, self._reject)
 
     def take(self, nursery: trio.Nursery, sock: socket.socket, address: str) -> None:
@@ -279,14 +282,19 @@ class Admission:
             upgrade = check_upgrade(request, token_in_query=auth.token_in_query, cookie=auth.cookie)
             owner = self.state.rules.hosts.check_names(request.host, getattr(transport.sock, "asked_for", None))
             place = find_place(request, upgrade, self.state, self.services, owner)
-            identity = await self.guard.identify(request, upgrade.credential)
+            resumed = self.returning.find(upgrade, place)
+            if resumed is not None:
+                identity = self.guard.recognize(request, resumed.identity)
+            else:
+                identity = await self.guard.identify(request, upgrade.credential)
             tenant = tenant_of(self.state, identity, owner, place.home)
             tenant.check_origin(upgrade.origin, request.host, transport.tls)
             check_home(identity, place, tenant.services)
-            session = find_session(identity, place, tenant.services) if place.session else None
+            session = find_session(identity, place, tenant.services) if place.session else resumed
             compression, config = self.compression, tenant.services.config
             agreement = compression.agree(upgrade.extensions, config, session.protocol if session else None)
-            tenant.count_in(identity)
+            if resumed is None:  # else it is counted still
+                tenant.count_in(identity)
             arrival = None
             if session is None:
                 name = secrets.token_urlsafe(12)
@@ -319,6 +327,10 @@ class Admission:
             link.connection = make_connection(
                 services, link, identity, protocol, arrival.session, place.home, http.remote
             )
+            if place.resume is not None:
+                link.connection.resumes = 0
+        elif resumed is not None:
+            link.connection = Resuming(resumed, link, http.remote)
         else:
             link.connection = Leg(session, link, identity, list(place.channels))
         services.counters.connections += 1
@@ -354,15 +366,19 @@ class Admission:
                 pass
 
     def _ended(self, tenant: Tenant, link: Link, address: str) -> None:
-        """Counts and tells the end of a session: one line each."""
+        """Counts and tells the end of a socket, and of its session unless that waits for another one: one line each."""
         counters, connection = link.services.counters, link.connection
         self.state.links.discard(link)
-        tenant.count_out(connection.identity)
         counters.connections -= 1
-        if link.arrival is not None:
-            self._arrivals(tenant).left(link.arrival, link.close_code)
         self.compression.left(link.agreement)
         counters.closed[_counted_as(link.close_code)] += 1
+        if link.parked:
+            self.returning.lost(link, address)
+            return
+        if not isinstance(connection, Resuming):
+            tenant.count_out(connection.identity)
+        if link.arrival is not None:
+            self._arrivals(tenant).left(link.arrival, link.close_code)
         reason = connection.closing
         ours = link.close_reason is not None and (link.close_code != LOST or link.close_reason.setting is not None)
         code = link.close_reason.code if ours and link.close_reason is not None else link.close_code

@@ -43,6 +43,15 @@ class Guard:
         state.authenticated(request.remote)
         return identity
 
+    def recognize(self, request: Request, identity: Identity) -> Identity:
+        """Who comes back to a session of theirs: no token is looked at again, but what it was bound to is.
+
+        Raises Rejected: 401 for another client certificate, 429 after too many bad tokens from one address.
+        """
+        self.state.check_failures(request.remote)
+        check_binding(identity, request.certificate, self.state.rules.config.auth.mtls)
+        return identity
+
     async def _identity(self, request: Request, credential: Credential | None) -> Identity:
         rules, certificate = self.state.rules, request.certificate
         if credential is None and certificate is not None and rules.certificates.identify:

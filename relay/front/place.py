@@ -29,7 +29,8 @@ MANY_ROOMS: Final = "/ws"
 class Place:
     """`home` is the room in the address, or ""; `last` how many of its messages a client wants to begin with.
 
-    `session` and `channels` (lanes' indexes) are given where this is one more socket of a session.
+    `session` and `channels` (lanes' indexes) are given where this is one more socket of a session. `resume` is the
+    ticket of a session to go on with; "" asks for one.
     """
 
     protocol: WireProtocol
@@ -37,6 +38,7 @@ class Place:
     last: int = 0
     session: str = ""
     channels: tuple[int, ...] = ()
+    resume: str | None = None
 
 
 def find_place(request: Request, upgrade: Upgrade, state: State, services: Services, owner: str | None = None) -> Place:
@@ -62,7 +64,9 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
             why = f"this address needs a subprotocol: {known}; plain mode is at /rooms/NAME"
             raise Rejected(400, "unknown_subprotocol", why)
         session = request.parameter("session") or ""
-        return Place(protocol, session=session, channels=_moved(request, services) if session else ())
+        if session:
+            return Place(protocol, session=session, channels=_moved(request, services))
+        return Place(protocol, resume=request.parameter("resume"))
     if request.path.startswith(ROOMS):
         home = request.path.removeprefix(ROOMS)
         if problem := check_room_name(home, config.limits.room_name_bytes):
@@ -91,15 +95,22 @@ def find_session(identity: Identity, place: Place, services: Services) -> Connec
     connection = services.sessions.get(place.session)
     if connection is None or connection.subject != identity.subject or connection.closing is not None:
         raise Rejected(404, "no_such_session", "you have no session of that name here")
-    spoken = connection.protocol
-    if (spoken.inner if isinstance(spoken, Deflated) else spoken) is not place.protocol:
-        raise Rejected(400, "other_protocol", f"this session speaks {connection.protocol.name}")
+    if connection.parked is not None:
+        raise Rejected(404, "no_such_session", "the session's first socket is lost: resume it first")
+    check_protocol(connection, place)
     if len(connection.legs) + 1 >= services.config.limits.sockets_per_session:
         raise Rejected(
             429, "too_many_sockets", "this session has as many sockets as it may have",
             retry_after=5.0, setting="limits.sockets_per_session",
         )  # fmt: skip
     return connection
+
+
+def check_protocol(connection: Connection, place: Place) -> None:
+    """All sockets of a session speak the same. Raises Rejected 400."""
+    spoken = connection.protocol
+    if (spoken.inner if isinstance(spoken, Deflated) else spoken) is not place.protocol:
+        raise Rejected(400, "other_protocol", f"this session speaks {connection.protocol.name}")
 
 
 def _fields(request: Request) -> frozenset[str] | None:

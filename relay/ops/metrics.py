@@ -172,6 +172,14 @@ TABLE: Final = (
         lambda c, g: _each(c.tickets),
         ("outcome",),
     ),
+    Entry(
+        "resumes",
+        "counter",
+        "Sessions whose socket was lost: waiting (each, at first), and what became of them: resumed, missed (nobody "
+        "came), closed; unknown: tickets that were no good.",
+        lambda c, g: _each(c.resumes),
+        ("outcome",),
+    ),
     Entry("handshakes", "counter", "WebSocket handshakes accepted.", lambda c, g: _one(c.handshakes)),
     Entry(
         "handshakes_rejected",

@@ -322,7 +322,9 @@ def renew(connection: Connection, command: Auth) -> None:
 
 def resume(connection: Connection, command: Resume) -> None:
     """Not the first word of a new socket, which is where it belongs."""
-    raise Refused("bad_request", "nothing is to be resumed: `resume` comes first on a socket opened with ?resume=TICKET")
+    raise Refused(
+        "bad_request", "nothing is to be resumed: `resume` comes first on a socket opened with ?resume=TICKET"
+    )
 
 
 def regrant(connection: Connection) -> None:

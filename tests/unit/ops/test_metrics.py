@@ -50,6 +50,7 @@ def counted() -> Counters:
     counters.tls_failures["timeout"] = 1
     counters.proxy_failures["malformed"] = 1
     counters.tickets["issued"] = 1
+    counters.resumes["resumed"] = 2
     counters.http_requests[200] = 2
     counters.api_requests["/api/v1/info", 200] = 2
     counters.rejected["unauthorized"] = 3
