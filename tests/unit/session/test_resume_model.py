@@ -54,7 +54,7 @@ class Member:
                     if said["from"] != self.subject:  # as with `since`, one's own come too
                         self.got[room].append(data)
                 case {"t": "ok", "id": str() as key}:
-                    self.unanswered.pop(key)
+                    self.unanswered.pop(key, None)  # an answer may come twice: it was asked for twice
                 case {"t": "ok", "rooms": rooms}:
                     assert all(told["recovered"] for told in rooms.values()), rooms
 
