@@ -164,7 +164,8 @@ class Server:
     def _api(self) -> Api:
         api = make_api(self.state, self.services)
         RevocationRoutes(self.parts.revoking).add_to(api)
-        PluginRoutes(self.services.plugins, lambda name: reload_plugin(self.parts, self._load, name)).add_to(api)
+        reload_one = partial(reload_plugin, self.parts, self._load)
+        PluginRoutes(lambda: self.parts.plugins, reload_one).add_to(api)
         return api
 
     async def _serve_internal(self, client: socket.socket, address: str, router: object) -> None:

@@ -200,9 +200,10 @@ def plugins_new(source: Source, name: str, force: bool) -> None:
 
 @plugins.command("reload")
 @click.argument("name")
+@click.option("--tenant", metavar="NAME", help="Only in that tenant; '' is the one without a name. Default: in all.")
 @config_options
 @api_options
-def plugins_reload(source: Source, api: ApiClient, name: str) -> None:
+def plugins_reload(source: Source, api: ApiClient, name: str, tenant: str | None) -> None:
     """Exchange the plugin of [plugins.NAME] of a running relay for its code and settings as they are now.
 
     Nobody is disconnected, and rooms keep what they are in the middle of. A version that is wrong is refused, with all
@@ -210,10 +211,13 @@ def plugins_reload(source: Source, api: ApiClient, name: str) -> None:
     """
     del source
     try:
-        now = api.ask("POST", f"/plugins/{quote(name, safe='')}/reload", {})
+        where = "" if tenant is None else f"?tenant={quote(tenant, safe='')}"
+        done = api.ask("POST", f"/plugins/{quote(name, safe='')}/reload{where}", {})
     except ApiError as error:
         fail(str(error))
-    click.echo(f"{name} is {now['class']} from now on; open rooms: {now['rooms']}")
+    for now in done["plugins"]:
+        at = f" of tenant {now['tenant']}" if now["tenant"] else ""
+        click.echo(f"{name}{at} is {now['class']} from now on; open rooms: {now['rooms']}")
 
 
 def _write(path: Path, text: str, force: bool) -> None:

@@ -58,6 +58,7 @@ class Supervised:
         schedule: Schedule | None = None,
     ) -> None:
         self.name: Final = loaded.name
+        self.tenant: Final = tenant
         self.title: Final = f"{tenant}/{loaded.name}" if tenant else loaded.name  # where those of all tenants meet
         self.rule: Final = loaded.rule
         self.patterns: Final = loaded.patterns

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from relay.config.loader import LoadedConfig
+from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem, PluginError
 from relay.plugin.faults import describe
 from relay.plugin.loader import LoadedPlugin, load_one
@@ -18,27 +20,46 @@ from relay.process.reload import Load
 log = logging.getLogger("relay.plugin")
 
 
-def reload_plugin(parts: Assembly, load: Load, name: str) -> None:
-    """Raises ConfigError with every problem of the new version. Nobody is disconnected, whatever happens."""
-    plugin = next(one for one in parts.services.plugins if one.name == name)
+def reload_plugin(parts: Assembly, load: Load, name: str, tenant: str | None) -> None:
+    """In one tenant, or (None) in all that have it. Raises ConfigError with every problem of the new version.
+
+    Nobody is disconnected, whatever happens.
+    """
     loaded = load()
-    table = loaded.plugin_tables.get(name)
-    key = f"plugins.{name}"
+    found = [
+        (plugin, _newer(loaded, plugin, where, parts.channels))
+        for where, each in parts.tenants.items()
+        for plugin in each.plugins
+        if plugin.name == name and tenant in (None, where)
+    ]
+    for plugin, newer in found:
+        key = f"plugins.{name}"
+        try:
+            plugin.exchange(newer)
+        except PluginError as problem:
+            raise ConfigError([ConfigProblem(newer.where, key, problem.what, problem.hint)]) from None
+        except Exception as problem:
+            what = f"{newer.plugin.__name__} could not take over: {describe(problem)}"
+            raise ConfigError([ConfigProblem(newer.where, key, what)]) from None
+        log.info("plugin reloaded", extra={"fields": {"plugin": plugin.title, "class": newer.plugin.__qualname__}})
+
+
+def _newer(loaded: LoadedConfig, plugin: Supervised, tenant: str, channels: Channels) -> LoadedPlugin:
+    """What is to take its place, checked. Raises ConfigError."""
+    before, tables = loaded.tables_of(tenant)
+    key = f"plugins.{plugin.name}"
+    place = loaded.where(before + key)
+    table = tables.get(plugin.name)
     if table is None or not table[0].enabled:
-        raise ConfigError([ConfigProblem(loaded.where(key), key, "is not switched on any more", "restart the relay")])
+        raise ConfigError([ConfigProblem(place, before + key, "is not switched on any more", "restart the relay")])
     directory = loaded.resolve(loaded.config.supervision.directory)
-    one = load_one(name, *table, directory, parts.channels, loaded.where, fresh=True)
-    if one.rule != plugin.rule or _texts(one) != _texts(plugin):
+    newer = load_one(
+        plugin.name, *table, directory, channels, lambda setting: loaded.where(before + setting), fresh=True
+    )
+    if newer.rule != plugin.rule or _texts(newer) != _texts(plugin):
         what = "its rooms, its filters, or what its rooms remember have changed"
-        raise ConfigError([ConfigProblem(loaded.where(key), key, what, "restart the relay")])
-    try:
-        plugin.exchange(one)
-    except PluginError as problem:
-        raise ConfigError([ConfigProblem(one.where, key, problem.what, problem.hint)]) from None
-    except Exception as problem:
-        what = f"{one.plugin.__name__} could not take over: {describe(problem)}"
-        raise ConfigError([ConfigProblem(one.where, key, what)]) from None
-    log.info("plugin reloaded", extra={"fields": {"plugin": name, "class": one.plugin.__qualname__}})
+        raise ConfigError([ConfigProblem(place, before + key, what, "restart the relay")])
+    return newer
 
 
 def _texts(plugin: LoadedPlugin | Supervised) -> list[list[str]]:
