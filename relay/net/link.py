@@ -1,7 +1,7 @@
 """A connection's two ends put together: the socket, the engine that reads it, the writer.
 
-Not here: what messages mean (session), how bytes leave (writer). The one rule: whatever ends a connection comes
-through `_finish`, once.
+Not here: what messages mean (session), how it is read (reading), how bytes leave (writer). The one rule: whatever ends
+a connection comes through `_finish`, once.
 """
 
 from __future__ import annotations
@@ -14,28 +14,23 @@ import trio
 
 from relay.config.schema import WebSocket
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Outbox, Tick, put_all
+from relay.delivery.outbox import Tick, put_all
 from relay.errors import CloseCode, CloseReason
-from relay.limits.pace import BYTES_STEP, Pace
 from relay.net.deflate import Agreement
 from relay.net.deflating import make_writer
 from relay.net.poller import Poller
-from relay.net.transport import READ_SIZE, Lost, Transport
+from relay.net.reading import Reader
+from relay.net.transport import Lost, Transport
 from relay.net.websocket import Engine, EngineLimits
-from relay.net.writer import write_all
 from relay.plugin.arrival import Arrival
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection
-from relay.session.leg import Leg
-from relay.session.resume import Resuming
 from relay.session.services import Services
 from relay.session.timers import Timer
 from relay.session.wire import Hold
 
 log = logging.getLogger("relay.net")
 
-_TURNS: Final = range(16)  # reads one connection may do before the next has its turn
-BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has more than one record waiting
 _PING_FRAME: Final = frame(PING, b"")
 NO_CODE: Final = 1005
 LOST: Final = 1006  # RFC 6455 section 7.4.1: never on the wire, only in logs and metrics
@@ -49,52 +44,37 @@ def given_up_after(settings: WebSocket) -> float:
     return settings.heartbeat + settings.heartbeat_timeout if settings.heartbeat else 0.0
 
 
-class Link:
+class Link(Reader):
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
-        "_awaits", "_counted_bytes", "_deadline", "_full", "_held", "_pace", "_patience", "_poller", "_producer",
-        "_producers", "_read", "_resume", "_slowed", "_started", "_step", "_uncounted", "_waits_writable", "_watch",
-        "agreement", "arrival", "bytes_in", "close_code", "close_reason", "connection", "ended", "engine", "finished",
-        "heard", "opened_at", "outbox", "parked", "pinged", "services", "slot", "transport", "writer",
+        "_awaits", "_deadline", "_full", "_patience", "_producers", "_started", "agreement", "arrival", "close_code",
+        "close_reason", "ended", "opened_at", "parked", "pinged", "slot", "writer",
     )  # fmt: skip
-
-    connection: Connection | Leg | Resuming
 
     def __init__(
         self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits,
         agreement: Agreement | None = None,
     ) -> None:  # fmt: skip
         """`agreement`: how messages are compressed, if they are."""
-        self.services = services
-        self.transport = transport
-        self._poller = poller
+        super().__init__(services, transport, poller)
         self.engine = Engine(self, limits, agreement)
         self.agreement = agreement
         self.writer = make_writer(services, transport, self, tick, agreement)
-        self.outbox: Outbox = self.writer
+        self.outbox = self.writer
         self.ended = trio.Event()
         self.arrival: Arrival | None = None  # what plugins were told of it
-        self.finished = self._started = self._waits_writable = False
+        self._started = False
         self.parked = False  # it was lost, and its session waits for another one
         self.close_code = LOST
         self.close_reason: CloseReason | None = None
-        self.slot = self.bytes_in = 0
+        self.slot = 0
         self.opened_at = services.wall()
-        self.heard = self.pinged = services.monotonic()
-        self._held = Hold(0)  # not reading: for these reasons
-        self._slowed = False  # not reading: ahead of its rate
-        self._watch = (True, False, False)
-        self._resume: Timer | None = None
+        self.pinged = self.heard
         self._full: Lane | None = None  # it overflowed: the end, as soon as nobody is in the middle of something
         self._producers: set[Connection] | None = None  # who waits for this client to read
         self._patience: Timer | None = None
         self._awaits = True  # the client's close frame may still come
-        self._pace = Pace(services.message_rate, services.byte_rate)
-        self._step = self._pace.messages_step
-        self._uncounted = self._counted_bytes = 0
-        self._producer: Connection | None = None
-        self._read = transport.read
         self._deadline: Timer | None = None
 
     def start(self, early: bytes, last: int = 0) -> None:
@@ -114,131 +94,12 @@ class Link:
             self.bytes_in += len(early)
             self._uncounted += self.engine.feed(early, self.services.monotonic())
 
-    # Reading.
-
-    def readable(self, now: float) -> None:
-        """One read, because finding out that there is no more costs as much; more where more is likely.
-
-        Reading on matters under load: all that one turn brings goes out in one write per receiver.
-        """
-        busy = now - self.heard < BUSY
-        engine = self.engine
-        services = self.services
-        alone = not busy and self.outbox.tick.alone
-        try:
-            for _ in _TURNS:
-                try:
-                    data = self._read(READ_SIZE)
-                except OSError as error:
-                    if self.transport.read_failed(error) is None:
-                        return
-                    data = b""
-                if not data:
-                    self._finish()
-                    return
-                self.heard = now
-                size = len(data)
-                self.bytes_in += size
-                if not engine.stopped:  # else it broke a rule, or it has closed: what comes now is not for us
-                    services.producer = self._producer
-                    if alone and size < READ_SIZE:
-                        # Nothing else is there that could share a write: what this says is written as it is put.
-                        services.hub.put_all = write_all
-                        try:
-                            self._uncounted += engine.feed(data, now)
-                        finally:
-                            services.hub.put_all = put_all
-                    else:
-                        self._uncounted += engine.feed(data, now)
-                    services.producer = None
-                    if self._uncounted >= self._step or size >= BYTES_STEP:
-                        self._count(now)
-                if not busy and size < READ_SIZE:
-                    return
-                if self.finished or self._held or self._slowed:
-                    return
-        except Lost as reason:
-            self._lost(reason)
-        except Exception:
-            self.bug()
-
-    def _count(self, now: float) -> None:
-        """Counts what was read since the last time against the rates; they are far above the steps between."""
-        pace = self._pace
-        self._step = pace.messages_step
-        pace.messages, self._uncounted = self._uncounted, 0
-        pace.bytes, self._counted_bytes = self.bytes_in - self._counted_bytes, self.bytes_in
-        ahead, setting = pace.ahead(now)
-        if ahead:
-            self._slow_down(ahead, setting, now)
-
-    def _slow_down(self, ahead: float, setting: str, now: float) -> None:
-        """The client is `ahead` seconds ahead of its rate: it is read no further until it is not."""
-        services = self.services
-        shared = self._pace.shared
-        if shared is not None:
-            services.counters.quotas[shared.rule.name, "slowed"] += 1
-        if ahead > services.config.limits.slow_down and (shared is None or shared.rule.per == "connection"):
-            self.connection.close(
-                CloseReason(CloseCode.TOO_MANY, "far more messages or bytes than allowed", setting, ahead)
-            )
-            return
-        services.counters.slowed += 1
-        self.connection.main.note("throttled", "rate_limited", setting, "not read for a while: ahead of its rate")
-        self._slowed = True
-        if self._resume is not None:
-            self._resume.cancel()
-        self._resume = services.timers.at(now + ahead, self._go_on)
-        self._rewatch()
-
-    def _go_on(self) -> None:
-        self._resume = None
-        self._slowed = False
-        self.heard = self.services.monotonic()  # its silence was our doing
-        self._rewatch()
-
     def adopt(self, connection: Connection, message: Callable[[int, bytes], None], luggage: Any) -> None:
         """See session.wire.Wire: a session that had lost its socket goes on by this one."""
         self.connection = self._producer = connection
         self.engine.message = message
         if luggage is not None:
             self.arrival = luggage
-
-    def hold(self, reason: Hold, held: bool) -> None:
-        self._held = self._held | reason if held else self._held & ~reason
-        self.engine.hold(bool(self._held))
-        if not self._held:
-            self.heard = self.services.monotonic()
-            self._read_on()
-        self._rewatch()
-
-    def _read_on(self) -> None:
-        """What came and was kept is handled now; from a timer, because who lets go may be in the middle of a flush."""
-        if self.engine.waits:
-            self.services.timers.at(self.services.monotonic(), self._feed_kept)
-
-    def _feed_kept(self) -> None:
-        if self.finished:
-            return
-        self.services.producer = self._producer
-        try:
-            self._uncounted += self.engine.feed(b"", self.services.monotonic())
-        except Exception:
-            self.bug()
-        finally:
-            self.services.producer = None
-
-    def not_read_because(self) -> list[str]:
-        """Why nothing is read from this client just now: "rate", "work", "readers"; empty: it is read."""
-        waits_for = [reason.name.lower() for reason in Hold if reason in self._held and reason.name]
-        return ["rate"] * self._slowed + waits_for
-
-    def _rewatch(self) -> None:
-        """Tells the poller what is waited for, when that has changed."""
-        watch = (not (self._held or self._slowed), self._waits_writable, Hold.WORK in self._held)
-        if watch != self._watch and not self.finished:
-            self._watch = watch
-            self._poller.watch(self.transport.fd, read=watch[0], write=watch[1], end=watch[2])
 
     def hung_up(self) -> None:
         """The client has gone while plugins were at work for it: nobody waits for that work any more."""

@@ -40,7 +40,7 @@ def poller(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def nobody_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the next message of a quick test would make the relay look for more."""
-    monkeypatch.setattr("relay.net.link.BUSY", 0.0)
+    monkeypatch.setattr("relay.net.reading.BUSY", 0.0)
 
 
 async def calm() -> None:
