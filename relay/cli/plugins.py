@@ -16,6 +16,7 @@ from urllib.parse import quote
 import click
 
 from relay.cli.api import ApiClient, ApiError, api_options
+from relay.cli.check_plugins import plugins_check
 from relay.cli.source import Source, config_options, fail
 
 if TYPE_CHECKING:
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 
 @click.group()
 def plugins() -> None:
-    """List plugins, begin a new one, or exchange one that runs.
+    """List, begin, check or exchange plugins.
 
     \b
     Examples:
       relay plugins list
       relay plugins new hello
+      relay plugins check hello --test
       relay plugins reload hello
     """
+
+
+plugins.add_command(plugins_check)
 
 
 @dataclass(slots=True)
@@ -81,7 +86,12 @@ def find_all(loaded: LoadedConfig) -> list[Row]:
             continue  # it has those of the top
         for table, (common, _) in found.items():
             patterns = [common.rooms] if isinstance(common.rooms, str) else common.rooms
-            text = f"[{before}plugins.{table}] rooms {' '.join(patterns)}"
+            text = f"[{before}plugins.{table}]" + (f" rooms {' '.join(patterns)}" if patterns else "")
+            if common.filters:
+                filters = [common.filters] if isinstance(common.filters, str) else common.filters
+                text += f" filters {' '.join(filters)}"
+            if common.isolate == "process":
+                text += " in a process of its own"
             used.setdefault(common.use or table, []).append(text if common.enabled else f"{text} (enabled = false)")
     rows = []
     for name in sorted({*shipped(), *points, *own, *used}):
@@ -136,7 +146,7 @@ class {title}(Plugin):
 '''
 
 TEST = '''\
-"""python -m pytest {test}"""
+"""relay plugins check {name} --test"""
 
 from __future__ import annotations
 
@@ -152,20 +162,48 @@ assert _spec is not None and _spec.loader is not None
 _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
+SAID = """
+ann joins {name}:a
+bob joins {name}:a
+ann says "hi"
+  ann hears "1: hi" from ann
+  bob hears "1: hi" from ann
+bob says "ho"
+  ann hears "2: ho" from bob
+  bob hears "2: ho" from bob
+"""
+
 
 async def _talk() -> None:
     async with PluginTester(_module.{title}, rooms="{name}:*") as tester:
-        ann = await tester.join("{name}:a", "ann")
-        bob = await tester.join("{name}:a", "bob")
-        await ann.publish("hi")
-        await bob.publish("ho")
-        assert ann.received == ["1: hi", "2: ho"]
-        assert bob.received == ["1: hi", "2: ho"]
+        await tester.check(SAID)
 
 
-def test_all_hear_what_was_said_and_how_often():
+def test_all_hear_what_was_said_and_how_often() -> None:
     trio.run(_talk)
 '''
+
+DOCS = """\
+# {title}
+
+Everybody in a room hears how often something was said in it, and what.
+
+| key of `[plugins.{name}]` | default | meaning |
+|---|---|---|
+| `rooms` | | patterns of its rooms: `"{name}:*"` |
+
+It has no settings of its own.
+
+## What clients say and hear
+
+| a client | hears |
+|---|---|
+| publishes text in `{name}:a` | everybody, the sender too: `N: TEXT`, the room's N-th message |
+
+## What is refused
+
+Nothing of its own. The room's count begins anew when the last member has left.
+"""
 
 
 @plugins.command("new")
@@ -173,7 +211,8 @@ def test_all_hear_what_was_said_and_how_often():
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @config_options
 def plugins_new(source: Source, name: str, force: bool) -> None:
-    """Write a small plugin NAME.py and its test into the plugin directory, and print what to add to the configuration.
+    """Write a small plugin NAME.py, its test and its page into the plugin directory, and print what to add to the
+    configuration.
 
     \b
     Example:
@@ -187,12 +226,12 @@ def plugins_new(source: Source, name: str, force: bool) -> None:
         raise click.BadParameter(f"the relay comes with a plugin {name!r}", param_hint="NAME")
     loaded = source.load_or_exit()
     folder = loaded.resolve(loaded.config.supervision.directory)
-    plugin, test = folder / f"{name}.py", folder / f"test_{name}.py"
+    plugin, test, docs = folder / f"{name}.py", folder / f"test_{name}.py", folder / f"{name}.md"
     title = "".join(part.capitalize() for part in name.split("_"))
-    for path, text in ((plugin, PLUGIN), (test, TEST)):
-        _write(path, text.format(name=name, title=title, test=test), force)
-    click.echo(f"wrote {plugin} and {test}")
-    click.echo(f"\nTest it:\n\n  python -m pytest {test}")
+    for path, text in ((plugin, PLUGIN), (test, TEST), (docs, DOCS)):
+        _write(path, text.format(name=name, title=title), force)
+    click.echo(f"wrote {plugin}, {test} and {docs}")
+    click.echo(f"\nCheck and test it:\n\n  relay plugins check {name} --test")
     click.echo("\nSwitch it on in config.toml; a file without any [plugins.NAME] has the default plugins, one with at")
     click.echo("least one has just those:\n")
     click.echo(f'  [plugins.{name}]\n  rooms = "{name}:*"')

@@ -4,7 +4,8 @@ Not here: calling hooks (supervisor). The one rule: whatever a plugin raises, wh
 has it with its place, and a plugin that keeps failing costs nobody any more.
 
 The switch is a circuit breaker: off after `failures` within `failure_window`; on again after `retry` seconds, on
-probation: the first failure within the window switches it off again, for twice as long.
+probation: the first failure within the window switches it off again, for twice as long. A plugin that was broken off
+because it held the loop rests at once: whoever it kept waiting has had a turn before it does so again.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class Faults:
         self._told: dict[str, tuple[float, int]] = {}  # hook -> when its last traceback was logged, failures since
         self._retry = supervision.retry
         self._probation_until = float("-inf")
+        self._rest = 0.0  # seconds of the last rest, and when it ended or will
+        self._rested_at = float("-inf")
+        self._resting: Any = None  # the timer of its end
 
     def raise_for(self, hook: str, room: Room | None, problem: Exception) -> NoReturn:
         """Turns what came out of a hook into what the sender is told. Raises Refused."""
@@ -85,6 +89,8 @@ class Faults:
     def failed(self, hook: str, room: Room | None, problem: Exception) -> None:
         now = self._clock()
         self._counters.plugin_failures[self.name] += 1
+        if _was_broken_off(problem):
+            self._take_rest(now)
         if self.on_failure is not None:
             self.on_failure(hook, problem)
         if self.may_trace(hook):
@@ -119,13 +125,20 @@ class Faults:
         return {"fields": fields}
 
     def is_off(self) -> Refused:
-        return self.sign(Refused("plugin_off", setting="supervision.failures"))
+        if self._resting is None:
+            return self.sign(Refused("plugin_off", setting="supervision.failures"))
+        wait = max(0.0, self._rested_at - self._clock())
+        return self.sign(Refused("plugin_off", retry_after=wait, setting="supervision.interrupt"))
 
     def renewed(self) -> None:
         """The plugin is another one now: what the old one did is forgotten."""
         self._failures.clear()
         self._retry = self._supervision.retry
         self._probation_until = float("-inf")
+        self._rest = 0.0
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         if self.off:
             self.off = False
             self._switched()
@@ -148,6 +161,27 @@ class Faults:
             self.schedule(retry, self._switch_on)
             self._retry = min(2 * self._retry, LONGEST_RETRY)
 
+    def _take_rest(self, now: float) -> None:
+        """As long as it may hold the loop; twice as long each time it is broken off again within the window."""
+        if self.off or self.schedule is None:
+            return
+        supervision = self._supervision
+        again = now - self._rested_at <= supervision.failure_window
+        self._rest = min(2 * self._rest if again else supervision.interrupt, supervision.retry or LONGEST_RETRY)
+        self._rested_at = now + self._rest
+        self.off = True
+        self._switched()
+        log.error(
+            "plugin %s is switched off for %g s: it held the loop and was broken off", self.name, self._rest,
+            extra={"fields": {"plugin": self.name, "setting": "supervision.interrupt"}},
+        )  # fmt: skip
+        self._resting = self.schedule(self._rest, self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._resting = None
+        self.off = False
+        self._switched()
+
     def _switch_on(self) -> None:
         if not self.off:
             return
@@ -169,6 +203,12 @@ def refusal(problem: BaseException) -> Refused | None:
     told = (problem.code, str), (problem.message, str), (problem.setting, str | None)
     sendable = all(isinstance(value, kind) for value, kind in told)
     return problem if sendable and isinstance(problem.retry_after, float | int | None) else None
+
+
+def _was_broken_off(problem: BaseException) -> bool:
+    if isinstance(problem, BaseExceptionGroup):
+        return problem.subgroup(Interrupted) is not None
+    return isinstance(problem, Interrupted)
 
 
 def describe(problem: BaseException) -> str:

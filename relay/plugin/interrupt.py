@@ -11,6 +11,7 @@ SIGURG is the signal, as in the Go runtime: it is ignored by default, and nobody
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,18 @@ class Interrupt:
         if self._installed:
             self._installed = False
             signal.signal(signal.SIGURG, self._before)
+
+    def working(self, thread: int) -> str:
+        """The plugin whose own code runs in that thread now, or what it has called that is not the relay's; else ""."""
+        frame = sys._current_frames().get(thread)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file in self._files:
+                return self._files[file]
+            if file.startswith(_OURS):
+                break
+            frame = frame.f_back
+        return ""
 
     def strike(self, condemned: object, thread: int, over: Callable[[], bool]) -> None:
         """From the watchdog's thread: again and again, until the call is over. `over` tells."""

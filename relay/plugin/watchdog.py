@@ -25,6 +25,8 @@ from relay.plugin.interrupt import Interrupt
 log = logging.getLogger("relay.plugin")
 
 ITSELF: Final = "the relay itself"
+MOST: Final = 0.75  # of the loop's time
+SOON: Final = 0.001  # seconds until the next look at a plugin that has had its time
 
 State: TypeAlias = "tuple[int, Mark | None, int]"
 
@@ -40,10 +42,31 @@ class Mark:
         self.calls = 0
 
 
+class Spell:
+    """A time in which the loop never waited, and how much of it each plugin's own code took; seen from time to time."""
+
+    __slots__ = ("_began", "_looked", "_spent", "used_up")
+
+    def __init__(self, now: float) -> None:
+        self.used_up = False
+        self._began = self._looked = now
+        self._spent: dict[str, float] = {}
+
+    def spend(self, plugin: str, now: float) -> float:
+        """`plugin` is at work, and has been since the last look; "" is the relay. Returns the seconds of a plugin that
+        has taken most of the spell, else 0.
+        """
+        since, self._looked = now - self._looked, now
+        spent = self._spent[plugin] = self._spent.get(plugin, 0.0) + since
+        return spent if plugin and spent >= MOST * (now - self._began) else 0.0
+
+
 class Watchdog(trio.abc.Instrument):
     """`with Watchdog(counters, stall=0.1):` inside the Trio run it shall watch. `stall` in seconds; 0 watches nothing.
 
-    After `interrupt` seconds (0: never) what a plugin does is broken off: an exception is raised in its code.
+    After `interrupt` seconds (0: never) what a plugin does is broken off: an exception is raised in its code. The
+    seconds are those of one call, or of all that the plugin's own code does while the loop never waits and has time for
+    little else: a thousand hooks of a millisecond hold it as well as one of a second does.
     `current` is the mark of the hook that runs now; whoever sets it puts back what was there. `clock` is in seconds,
     and real.
     """
@@ -112,16 +135,26 @@ class Watchdog(trio.abc.Instrument):
 
     def _watch(self) -> None:
         """The thread. A state seen unchanged for `stall` seconds is a stall; it is told once."""
-        interval = self.stall / 2
+        spell = Spell(self._clock())
         seen: State | None = None
         since = 0.0
         told = False
-        while not self._done.wait(interval):
-            if self._idle:
-                seen = None
-                continue
+        while not self._done.wait(SOON if spell.used_up else self.stall / 2):
             state = self.state()
             now = self._clock()
+            if self._idle:
+                seen, spell = None, Spell(now)
+                continue
+            if self._interrupt_after:
+                spent = spell.spend(self._interrupt.working(self._loop), now)
+                spell.used_up = spent >= self._interrupt_after
+                if spell.used_up:
+                    state = self.state()
+                    if not told:
+                        told = True
+                        self._tell(state[1], spent)
+                    self._interrupt.strike(state, self._loop, partial(self._is_over, state))
+                    continue
             if state != seen:
                 seen, since, told = state, now, False
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,44 @@ def test_files_that_are_there_are_not_written_over(folder: Path, run: Run):
 def test_what_cannot_be_a_name_is_refused(folder: Path, run: Run, name: str):
     assert run("plugins", "new", name).exit_code == 2
     assert not Path("plugins").exists()
+
+
+def test_a_new_plugin_passes_its_check_with_its_types_and_its_test(folder: Path, run: Run):
+    run("plugins", "new", "hello")
+    page = (folder / "plugins" / "hello.md").read_text()
+    assert "[plugins.hello]" in page
+    checked = run("plugins", "check", "hello", "--test")
+    assert checked.exit_code == 0, checked.output
+    assert checked.stdout == (
+        "good   hello: class; no settings: there is no [plugins.hello]; types (mypy); tests (pytest)\n"
+    )
+
+
+def test_what_is_wrong_with_a_plugin_is_told_line_by_line(folder: Path, run: Run):
+    run("plugins", "new", "hello")
+    Path("config.toml").write_text('[plugins.hello]\nrooms = "hello:*"\ncolour = 1\n[plugins.echo]\nrooms = "e:*"\n')
+    checked = run("plugins", "check")
+    assert checked.exit_code == 1
+    assert "config.toml:3: plugins.hello.colour: no such setting" in checked.output
+    assert "good   echo" in checked.output
+
+    Path("config.toml").write_text('[plugins.hello]\nrooms = "hello:*"\n')
+    with Path("plugins/hello.py").open("a") as file:
+        file.write('wrong: int = "text"\n')
+    Path("plugins/test_hello.py").write_text("def test_nothing() -> None:\n    assert False, 'as it must'\n")
+    checked = run("plugins", "check", "hello", "--test")
+    assert checked.exit_code == 1
+    assert 'hello.py:18: error: Incompatible types in assignment (expression has type "str"' in checked.output
+    assert "as it must" in checked.output
+    assert checked.output.endswith("2 problems\n")
+
+
+def test_what_could_not_be_checked_is_said(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    run("plugins", "new", "hello")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("mypy", "pytest") else find(name))
+    checked = run("plugins", "check", "hello", "--test")
+    assert checked.exit_code == 1
+    assert "types NOT CHECKED: mypy is not installed (pip install mypy)" in checked.output
+    assert "tests not run: pytest is not installed" in checked.output
+    assert run("plugins", "check", "nobody").exit_code == 1

@@ -15,7 +15,7 @@ from relay.errors import Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room
 from relay.plugin.crew import run_all
-from relay.plugin.faults import Interrupted
+from relay.plugin.faults import Faults, Interrupted
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
@@ -54,9 +54,11 @@ class Hog(Plugin):
                 pass
 
 
-def supervised(watchdog: Watchdog, counters: Counters, settings: Any = None) -> tuple[Supervised, Hub]:
+def supervised(
+    watchdog: Watchdog, counters: Counters, settings: Any = None, kind: type[Plugin] = Hog
+) -> tuple[Supervised, Hub]:
     hub = Hub(Channels(default_channels()), lambda room: None, clock=time.time, new_epoch=lambda: "e")
-    loaded = LoadedPlugin("hog", Hog, settings, RoomRule("hog", hub.channels.default), (), 1.0, "test")
+    loaded = LoadedPlugin("hog", kind, settings, RoomRule("hog", hub.channels.default), (), 1.0, "test")
     plugin = Supervised(
         loaded, hub, counters=counters, watchdog=watchdog, supervision=Supervision(failures=0), hook_timeout=1.0
     )
@@ -116,3 +118,55 @@ async def test_a_hook_that_is_slow_but_in_time_is_left_alone() -> None:
         plugin, hub = supervised(watchdog, counters)
         plugin.message(hub.open("r"), None, Message("r", Payload.of("nothing")))  # type: ignore[arg-type]
         assert counters.plugin_failures["hog"] == 0
+
+
+async def test_many_short_hooks_that_leave_time_for_nothing_else_are_broken_off_as_one_long_one_is() -> None:
+    class Dawdler(Plugin):
+        heard = 0
+
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            self.heard += 1
+            time.sleep(0.01)
+
+    counters = Counters()
+    with Watchdog(counters, 0.04, interrupt=0.2) as watchdog:
+        plugin, hub = supervised(watchdog, counters, kind=Dawdler)
+        room = hub.open("r")
+        peer: Any = None
+        answers: list[str] = []
+        while not answers and plugin.plugin.heard < 1000:  # type: ignore[attr-defined]
+            try:
+                plugin.message(room, peer, Message("r", Payload.of("x")))
+            except Refused as refused:
+                answers.append(refused.code)
+        assert answers == ["internal"]
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_plugin_that_was_broken_off_rests_twice_as_long_each_time() -> None:
+    now, booked = 0.0, list[tuple[float, Any]]()
+    scope = trio.CancelScope  # something with cancel()
+
+    def schedule(seconds: float, action: Any) -> Any:
+        booked.append((seconds, action))
+        return scope()
+
+    faults = Faults("hog", Counters(), Supervision(interrupt=1.0, retry=3.0), lambda: now, lambda: None, schedule)
+    for rest in (1.0, 2.0, 3.0, 3.0):
+        faults.failed("on_message", None, Interrupted("held"))
+        assert faults.off
+        refused = faults.is_off()
+        assert (refused.code, refused.setting) == ("plugin_off", "supervision.interrupt")
+        assert refused.retry_after == rest
+        faults.failed("spawn", None, ExceptionGroup("several", [Interrupted("held too")]))  # it rests already
+        seconds, action = booked.pop()
+        assert seconds == rest
+        assert not booked
+        now += seconds
+        action()
+        assert not faults.off
+    now += 1000.0
+    faults.failed("on_message", None, Interrupted("held"))
+    assert booked.pop()[0] == 1.0, "that was long ago"
+    faults.renewed()
+    assert not faults.off, "another version of it has held nothing yet"
