@@ -36,6 +36,7 @@ from relay.net.http import HTTPConnection
 from relay.net.link import LOST, NO_CODE, Link, given_up_after
 from relay.net.poller import Poller
 from relay.net.routes import Router, serve_requests
+from relay.net.tls import close_half_wrapped
 from relay.net.transport import Lost, Transport
 from relay.plugin.arrival import Arrival
 from relay.protocols.frames import close_frame
@@ -185,7 +186,8 @@ class Admission:
                 congestion=config.outbox.congestion,
                 unacknowledged=given_up_after(config.websocket),
             )
-        except (OSError, ValueError):  # it was gone before we began
+        except (OSError, ValueError) as problem:  # it was gone before we began
+            close_half_wrapped(problem)
             self._tls_failed("eof", address, "it was gone before the handshake")
             sock.close()
             await trio.lowlevel.checkpoint()

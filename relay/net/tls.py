@@ -134,6 +134,19 @@ class Certificates:
         return None
 
 
+def close_half_wrapped(problem: BaseException) -> None:
+    """Closes the socket that `wrap_socket` had begun to make when it raised, because the client was gone.
+
+    It has taken the descriptor over by then, and lets go of it only with the garbage collector's help, loudly.
+    """
+    trace = problem.__traceback__
+    while trace is not None:
+        made = trace.tb_frame.f_locals.get("self")
+        if isinstance(made, ssl.SSLSocket):
+            made.close()
+        trace = trace.tb_next
+
+
 def _chooser(entries: Iterable[tuple[list[str], ssl.SSLContext]]) -> Callable[..., None]:
     """The SNI callback: an exact name before a wildcard, an earlier entry before a later one, else the main context.
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from relay.config.schema import TLS, Certificate
 from relay.errors import ConfigError
-from relay.net.tls import Certificates, build_context
+from relay.net.tls import Certificates, build_context, close_half_wrapped
 
 AUTHORITY = trustme.CA()
 
@@ -455,3 +455,20 @@ def test_the_first_expiry_counts(tmp_path: Path, pair: tuple[Path, Path]) -> Non
     certificates = Certificates(settings(Certificate(certificate="soon.pem", key="soon-key.pem")), tmp_path)
     expected = x509.load_pem_x509_certificate(soon.read_bytes()).not_valid_after_utc.timestamp()
     assert certificates.expires_at() == expected
+
+
+def test_a_socket_that_could_not_be_wrapped_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the client resets in the middle of it."""
+    near, far = socket.socketpair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def reset(self: socket.socket, *args: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ssl.SSLSocket, "getpeername", reset)
+    with far:
+        try:
+            context.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
+        except OSError as problem:
+            close_half_wrapped(problem)
+        assert far.recv(1) == b"", "the other side hears of it"
