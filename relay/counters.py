@@ -46,6 +46,7 @@ class Counters:
         "deflate_after",
         "deflate_before",
         "dropped",
+        "guests",
         "handshakes",
         "http_requests",
         "messages_in",
@@ -75,6 +76,7 @@ class Counters:
         self.pending = 0  # gauge: not yet through TLS, head and authentication
         self.proxy_failures: dict[str, int] = defaultdict(int)  # PROXY headers, by kind: malformed, timeout, eof
         self.tickets: dict[str, int] = defaultdict(int)  # by what became of them: issued, used, refused
+        self.guests: dict[str, int] = defaultdict(int)  # by what became of them: admitted, left, or the code
         self.tls_failures: dict[str, int] = defaultdict(int)  # by kind: timeout, protocol, certificate, eof
         self.http_requests: dict[int, int] = defaultdict(int)  # by status, WebSocket refusals not included
         self.api_requests: dict[tuple[str, int], int] = defaultdict(int)  # by (route, status)

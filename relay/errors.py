@@ -152,6 +152,7 @@ CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {
     403: CloseCode.FORBIDDEN,
     404: CloseCode.NO_SUCH_ROOM,
     429: CloseCode.TOO_MANY,
+    500: CloseCode.INTERNAL,
     503: CloseCode.OVERLOADED,
 }
 

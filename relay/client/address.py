@@ -7,12 +7,12 @@ wire format, or the relay refuses the later ones; so all addresses are made here
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from relay.client.codec import Codec
+from relay.client.codec import Codec, encoder
 from relay.client.plain import PlainClient, connect_plain
 
 
@@ -29,6 +29,7 @@ class Address:
     connect_timeout: float
     parts: bool
     fields: tuple[str, ...] | None
+    deferred: bool = False
 
     def open(self, **parameters: str) -> AbstractAsyncContextManager[PlainClient]:
         """A WebSocket with these query parameters and the session's own. Raises as `connect_plain`."""
@@ -38,12 +39,22 @@ class Address:
             parameters["fields"] = ",".join(self.fields)
         asked = urlsplit(self.url)
         query = "&".join([asked.query, *(f"{name}={quote(value, safe=',')}" for name, value in parameters.items())])
-        return connect_plain(
+        late = self.deferred and self.token is not None
+        opening = connect_plain(
             asked._replace(query=query.strip("&")).geturl(),
-            token=self.token,
+            token=None if late else self.token,
             ca_file=self.ca_file,
             subprotocols=[f"relay.v1.{self.codec}"],
             headers=self.headers,
             max_message_bytes=self.max_message_bytes,
             connect_timeout=self.connect_timeout,
         )
+        return self._introduced(opening) if late else opening
+
+    @asynccontextmanager
+    async def _introduced(self, opening: AbstractAsyncContextManager[PlainClient]) -> AsyncIterator[PlainClient]:
+        """Says the token first, without an id: `hello`, or the end, is the answer."""
+        async with opening as socket:
+            said = encoder(self.codec)({"t": "auth", "token": self.token})
+            await socket.send(said.decode() if self.codec == "json" else said)
+            yield socket

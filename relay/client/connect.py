@@ -35,12 +35,16 @@ async def connect(
     progress: bool = False,
     parts: bool = True,
     fields: Iterable[str] | None = None,
+    deferred: bool = False,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
     `token` may be an async function: it is asked for a token now, and for another whenever the relay says that the last
     one is about to expire; the session is then renewed without a word to the program. What it raises now is raised
     here; later it is logged, and the function asked again.
+
+    `deferred` sends it in the first message instead of a header, which proxies in between may take away or log; the
+    relay has to allow that (`auth.deferred`).
 
     `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
     `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
@@ -60,7 +64,9 @@ async def connect(
             first = await source()
     if patience.cancelled_caught:
         raise ConnectFailed(f"no token within {connect_timeout:g} s", "the function given as token= did not return")
-    address = Address(url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted)
+    address = Address(
+        url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted, deferred
+    )  # fmt: skip
     async with address.open() as socket, quiet_nursery() as nursery:
         hello = None
         with trio.move_on_at(started + connect_timeout):

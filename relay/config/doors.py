@@ -1,4 +1,5 @@
-"""The settings of the other ways in: proxies in front, whose word about a client's address is believed, and tickets.
+"""The settings of the other ways in: proxies in front, whose word about a client's address is believed, tickets, and
+tokens that come late.
 
 Not here: tokens and certificates (trust). The one rule: everything here is off until somebody switches it on.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from relay.config.table import Seconds, Table, about, items
+from relay.config.table import Count, Seconds, Table, about, items
 
 
 class Proxy(Table, frozen=True):
@@ -38,6 +39,21 @@ class Proxy(Table, frozen=True):
             "last address in it that is not trusted counts."
         ),
     ] = "none"
+
+
+class Deferred(Table, frozen=True):
+    """Tokens in the first message, for clients and protocols that cannot send one with their request: who comes without
+    any is let in as a guest, and has `timeouts.auth` seconds to send it.
+    """
+
+    enabled: Annotated[bool, about("Let in who comes without a token, as a guest.")] = False
+    guests: Annotated[int, about("Guests at once; further ones get 503.", ge=1)] = 1000
+    per_address: Annotated[
+        Count, about("Guests at once from one address (IPv6: one network of limits.ipv6_prefix bits); beyond it 429.")
+    ] = 16
+    bytes: Annotated[
+        int, about("Bytes a guest may send up to the end of its token; beyond it the end (1009).", ge=512, le=65536)
+    ] = 16384
 
 
 class Tickets(Table, frozen=True):

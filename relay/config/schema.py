@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from relay.config.doors import Proxy, Tickets
+from relay.config.doors import Deferred, Proxy, Tickets
 from relay.config.history import History
 from relay.config.limits import Limits
 from relay.config.plugin_table import PluginTable, Supervision, default_plugins
@@ -45,6 +45,7 @@ __all__ = [
     "Channel",
     "Claims",
     "Config",
+    "Deferred",
     "Grants",
     "History",
     "Internal",

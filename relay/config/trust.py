@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from relay.config.doors import Tickets
+from relay.config.doors import Deferred, Tickets
 from relay.config.positions import join_key
 from relay.config.table import Bytes, Count, Seconds, Table, about, default, items
 
@@ -225,6 +225,7 @@ class Auth(Table, frozen=True):
     default_grants: Annotated[Grants, about("Grants of a token that carries none.")] = default(Grants)
     mtls: Annotated[Mtls, about("Client certificates.")] = default(Mtls)
     tickets: Annotated[Tickets, about("One-time tickets.")] = default(Tickets)
+    deferred: Annotated[Deferred, about("Tokens in the first message.")] = default(Deferred)
     issuers: Annotated[
         dict[str, Issuer],
         about("Tables [auth.issuers.NAME]: more issuers, chosen by a token's `iss`. All others are this table's."),

@@ -93,6 +93,20 @@ ADDRESS: Final = (
         ("limits.connections_per_subject",), 429,
     ),
     Explanation(
+        "too_many_guests", ("handshake",), "As many clients as may are about to send their token.",
+        "With auth.deferred many connect without a token and say nothing; or all reconnect at once.",
+        "Retry after Retry-After; send the token with the request where that is possible, which needs no such place.",
+        "The metric relay_guests shows how many there are; `relay explain address IP` tells whose time ran out.",
+        ("auth.deferred.guests", "auth.deferred.per_address"), 503,
+    ),
+    Explanation(
+        "auth_expected", ("handshake",), "The first message of a client without a token was not its token.",
+        "The client joined or published before it said `auth`; in plain mode it may not know that a token is wanted.",
+        "Send `{\"t\": \"auth\", \"token\": …}` first, in plain mode the token alone; `ping` may come before.",
+        "Nothing. The connection was closed with 4401.",
+        ("auth.deferred.enabled",), 401,
+    ),
+    Explanation(
         "too_many_sockets", ("handshake",), "The session has as many sockets as it may have.",
         "More sockets with `?session=` than the limit allows.",
         "Move several channels to one socket.",

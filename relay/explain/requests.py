@@ -133,11 +133,12 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         None,
     ),
     "too_large": (
-        ("request", "api"),
-        "The message fits nobody's lane of that channel, or is larger than a message in parts may be.",
+        ("request", "handshake", "api"),
+        "The message fits nobody's lane of that channel, or is larger than a message in parts may be; or a client that"
+        " may send its token in the first message (auth.deferred) sent more before it.",
         "Send less, or in another channel.",
         "Raise the capacity of the channel, or the limit, that stands beside the code.",
-        ("channels.NAME.capacity", "limits.parted_message_bytes", "internal.api_body_bytes"),
+        ("channels.NAME.capacity", "limits.parted_message_bytes", "internal.api_body_bytes", "auth.deferred.bytes"),
         413,
     ),
     "no_such_channel": (
@@ -190,10 +191,18 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
     ),
     "timeout": (
         ("request", "handshake"),
-        "In a request: the plugin's hook did not end in time. Before the 101: the request head did not come in time.",
-        "Try again; send the head at once.",
+        "In a request: the plugin's hook did not end in time. Before the session: the request head, or the token in the"
+        " first message (auth.deferred), did not come in time.",
+        "Try again; send the head, or the token, at once.",
         "Make the hook faster, or give it longer in the plugin's hook_timeout.",
-        ("timeouts.hook", "plugins.NAME.hook_timeout", "timeouts.head", "timeouts.http_request", "timeouts.part"),
+        (
+            "timeouts.hook",
+            "plugins.NAME.hook_timeout",
+            "timeouts.head",
+            "timeouts.auth",
+            "timeouts.http_request",
+            "timeouts.part",
+        ),
         408,
     ),
     "plugin_off": (

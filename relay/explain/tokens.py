@@ -18,9 +18,9 @@ ISSUER: Final = "The issuer has to change what it signs."
 ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
     "token_missing": (
         "No `Authorization: Bearer`, no subprotocol `bearer.TOKEN`; or a proxy removed the header.",
-        "Send the token in one of the two ways.",
+        "Send the token in one of the two ways; in the first message where auth.deferred is on.",
         "Check that proxies pass Authorization and Sec-WebSocket-Protocol on.",
-        ("auth.token_in_query",),
+        ("auth.token_in_query", "auth.deferred.enabled"),
     ),
     "token_malformed": (
         "A session cookie or an opaque token was taken for a JWT, or the token was cut on its way.",

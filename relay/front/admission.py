@@ -24,13 +24,15 @@ from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
 from relay.front.gate import Gate
 from relay.front.guard import Guard
-from relay.front.place import check_home, find_place, find_session, room_in
+from relay.front.guests import Guest, Guests
+from relay.front.parting import accept_then_close, linger
+from relay.front.place import check_home, check_open, find_place, find_session, room_in
 from relay.front.returning import Returning
-from relay.front.state import PROTOCOLS, State
+from relay.front.state import State
 from relay.front.tenants import Tenant, tenant_of
-from relay.limits.pending import Place
+from relay.limits.pending import Place as Pending
 from relay.net.client_certificates import REFUSED as CERTIFICATE_REFUSED
-from relay.net.handshake import Upgrade, accept_response, check_upgrade, is_upgrade
+from relay.net.handshake import accept_response, check_upgrade, is_upgrade
 from relay.net.head import Headers, Request
 from relay.net.http import HTTPConnection
 from relay.net.link import LOST, NO_CODE, Link, given_up_after
@@ -39,7 +41,6 @@ from relay.net.routes import Router, serve_requests
 from relay.net.tls import close_half_wrapped
 from relay.net.transport import Lost, Transport
 from relay.plugin.arrival import Arrival
-from relay.protocols.frames import close_frame
 from relay.session.leg import Leg
 from relay.session.metered import make_connection
 from relay.session.resume import Resuming
@@ -61,6 +62,7 @@ class Admission:
         self.router = router
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
+        self.guests = Guests(state, services)
         self.arrivals: dict[str, Arrivals] = {}
         self.returning = Returning(state, self._arrivals)
         self.gate = Gate(state, services, self._reject)
@@ -74,7 +76,7 @@ class Admission:
         else:
             nursery.start_soon(self.serve, sock, address, place)
 
-    async def serve(self, sock: socket.socket, address: str, place: Place) -> None:
+    async def serve(self, sock: socket.socket, address: str, place: Pending) -> None:
         """The whole life of one connection. Raises nothing but Cancelled."""
         visit = Visit(self.state.addresses, address)
         doors = self.state.rules.doors
@@ -118,18 +120,22 @@ class Admission:
                 if later is None:
                     return
                 request = later
-            admitted = await self._admit(http, request, transport, visit)
+            admitted = await self._admit(http, request, transport, visit, place)
             if admitted is None:
                 return
-            tenant, link, accept, last = admitted
+            tenant, link, accept, last, guest = admitted
             try:
-                sent = transport.send(accept)
-                if sent < len(accept):
-                    await transport.send_all(accept[sent:])
-                link.services.counters.handshakes += 1
-                self.gate.leave(place)
-                link.start(http.take_early(), last)
-                del http, request, accept, admitted  # what a parked task holds, every idle connection holds
+                if guest is None:
+                    sent = transport.send(accept)
+                    if sent < len(accept):
+                        await transport.send_all(accept[sent:])
+                    link.services.counters.handshakes += 1
+                    self.gate.leave(place)
+                    link.start(http.take_early(), last)
+                else:
+                    guest.begin(link, last)
+                    visit.guest = None
+                del http, request, accept, admitted, guest  # what a parked task holds, every idle connection holds
                 await link.ended.wait()
             finally:
                 link.abort()
@@ -143,6 +149,8 @@ class Admission:
             if transport is not None:
                 transport.close()
             sock.close()
+            if visit.guest is not None:
+                visit.guest.leave()
             visit.leave()
 
     async def _source(self, sock: socket.socket, peer: str) -> str | None:
@@ -172,7 +180,7 @@ class Admission:
             raise _denied()
         return client
 
-    async def _secure(self, sock: socket.socket, address: str, place: Place) -> Transport | None:
+    async def _secure(self, sock: socket.socket, address: str, place: Pending) -> Transport | None:
         """TLS, if the listener has it. None: it failed, and the client was told by an alert."""
         config = self.services.config
         try:
@@ -202,7 +210,7 @@ class Admission:
             if why.startswith(CERTIFICATE_REFUSED):
                 self._tls_failed("certificate", address, why, "tls.client_certificates")
                 self.gate.leave(place)
-                await self._linger(transport)
+                await linger(transport, 1.0)  # with TLS 1.3 it thinks that it is in, and has sent its request
             else:
                 self._tls_failed("protocol" if why.startswith("TLS") else "eof", address, why)
             transport.sock.close()
@@ -219,21 +227,8 @@ class Admission:
             return None
         return transport
 
-    async def _linger(self, transport: Transport) -> None:
-        """With TLS 1.3 a client thinks it is in when its certificate is looked at, and has sent its request: closing
-        with that unread would reset the connection, and the alert with it.
-        """
-        transport.half_close()
-        dropped = 0
-        with trio.move_on_after(1.0):
-            try:
-                while dropped < 65536 and (data := await transport.receive_some()):
-                    dropped += len(data)
-            except Lost:
-                pass
-
     async def _first_request(
-        self, http: HTTPConnection, visit: Visit, refusal: Rejected | None, place: Place
+        self, http: HTTPConnection, visit: Visit, refusal: Rejected | None, place: Pending
     ) -> Request | None:
         request = None
         try:
@@ -271,12 +266,12 @@ class Admission:
         self.services.decisions.add("tls", f"tls_{kind}", setting=setting, address=address, detail=detail)
 
     async def _admit(
-        self, http: HTTPConnection, request: Request, transport: Transport, visit: Visit
-    ) -> tuple[Tenant, Link, bytes, int] | None:
+        self, http: HTTPConnection, request: Request, transport: Transport, visit: Visit, pending: Pending
+    ) -> tuple[Tenant, Link, bytes, int, Guest | None] | None:
         """The WebSocket handshake: a session that is counted but not started, and the 101; or a status with its
-        reason.
+        reason. A guest has the 101 already, and is told by a close.
         """
-        upgrade = identity = tenant = None
+        upgrade = identity = tenant = guest = None
         auth = self.services.config.auth
         try:
             if refusal := visit.enter(http.remote, trio.current_time()):  # on a proxy's connection the clients change
@@ -288,7 +283,17 @@ class Admission:
             if resumed is not None:
                 identity = self.guard.recognize(request, resumed.identity)
             else:
-                identity = await self.guard.identify(request, upgrade.credential)
+                credential = upgrade.credential
+                if self.guests.expects(request, upgrade):
+                    guest = visit.guest = self.guests.enter(request, transport, place.protocol)
+                    self.services.counters.handshakes += 1
+                    self.gate.leave(pending)
+                    accept = accept_response(upgrade, place.protocol.subprotocol)
+                    credential = await guest.credential(accept, http.take_early())
+                identity = await self.guard.identify(request, credential)
+                if guest is not None:
+                    upgrade.extensions.clear()  # none was agreed on: a stranger is worth no inflater
+                    check_open(self.state, self.services)
             tenant = tenant_of(self.state, identity, owner, place.home)
             tenant.check_origin(upgrade.origin, request.host, transport.tls)
             check_home(identity, place, tenant.services)
@@ -314,8 +319,10 @@ class Admission:
                     }
                 },
             )  # fmt: skip
-            if upgrade is not None and self.services.config.websocket.accept_then_close:
-                await self._accept_then_close(http, upgrade, rejected, transport)
+            if guest is not None:
+                await guest.refuse(rejected)
+            elif upgrade is not None and self.services.config.websocket.accept_then_close:
+                await accept_then_close(transport, upgrade, rejected, self.services.config.timeouts.close)
             else:
                 await http.refuse(rejected)
             return None
@@ -339,7 +346,7 @@ class Admission:
         compression.entered(agreement)
         self.state.links.add(link)
         extension = agreement.response if agreement is not None else None
-        return tenant, link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last
+        return tenant, link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last, guest
 
     def _arrivals(self, tenant: Tenant) -> Arrivals:
         found = self.arrivals.get(tenant.name)
@@ -354,18 +361,6 @@ class Admission:
         except BaseException:
             tenant.count_out(identity)
             raise
-
-    async def _accept_then_close(
-        self, http: HTTPConnection, upgrade: Upgrade, rejected: Rejected, transport: Transport
-    ) -> None:
-        """For browsers, which hide a status from their page: 101, then a close frame with the code and the reason."""
-        subprotocol = next((name for name in upgrade.subprotocols if name in PROTOCOLS), None)
-        reason = f"{rejected.code}: {rejected.reason}" + (f" [{rejected.setting}]" if rejected.setting else "")
-        await transport.send_all(accept_response(upgrade, subprotocol) + close_frame(rejected.close_code, reason))
-        transport.half_close()
-        with trio.move_on_after(self.services.config.timeouts.close):
-            while await transport.receive_some():
-                pass
 
     def _ended(self, tenant: Tenant, link: Link, address: str) -> None:
         """Counts and tells the end of a socket, and of its session unless that waits for another one: one line each."""

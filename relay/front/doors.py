@@ -8,7 +8,7 @@ seen with its own eyes.
 from __future__ import annotations
 
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -20,6 +20,9 @@ from relay.limits.counts import AddressLimits
 from relay.net.forwarded import hops
 from relay.net.head import Headers
 from relay.net.proxy_protocol import V2_BYTES, HeaderReader, Malformed, Version
+
+if TYPE_CHECKING:
+    from relay.front.guests import Guest
 
 UNIX: Final = "unix"
 """The address of whoever comes through a Unix socket."""
@@ -115,12 +118,13 @@ async def _read_header(sock: socket.socket, reader: HeaderReader) -> None:
 class Visit:
     """One connection's place among those of its address; it may turn out later, and change, whose that is."""
 
-    __slots__ = ("_addresses", "_key", "address")
+    __slots__ = ("_addresses", "_key", "address", "guest")
 
     def __init__(self, addresses: AddressLimits, address: str) -> None:
         self.address = address
         self._addresses = addresses
         self._key: str | None = None
+        self.guest: Guest | None = None  # while it is one
 
     def enter(self, address: str, now: float) -> Rejected | None:
         """Counts for this address from now on. A refusal is returned: it may have to wait for TLS to be told."""

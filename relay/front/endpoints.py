@@ -236,6 +236,7 @@ class Pages:
             ready=self.state.ready,
             log_lines_lost=lines_lost(),
             revocations=len(self.state.revocations),
+            guests=len(self.state.guests),
             short_of_memory=bool(self.state.short_of_memory),
             addresses_waiting=self.state.failures.waiting(trio.current_time()),
         )

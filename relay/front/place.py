@@ -41,8 +41,8 @@ class Place:
     resume: str | None = None
 
 
-def find_place(request: Request, upgrade: Upgrade, state: State, services: Services, owner: str | None = None) -> Place:
-    """`owner`: the tenant whose host it is. Raises Rejected: 400, 403 (origin), 404, 503."""
+def check_open(state: State, services: Services) -> None:
+    """Whether anybody is let in just now. Raises Rejected 503."""
     config = services.config
     if state.draining:
         raise Rejected(503, "draining", "this server is going away", retry_after=1.0)
@@ -52,6 +52,12 @@ def find_place(request: Request, upgrade: Upgrade, state: State, services: Servi
     most = config.limits.max_connections
     if most and len(state.links) >= most:
         raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
+
+
+def find_place(request: Request, upgrade: Upgrade, state: State, services: Services, owner: str | None = None) -> Place:
+    """`owner`: the tenant whose host it is. Raises Rejected: 400, 403 (origin), 404, 503."""
+    config = services.config
+    check_open(state, services)
     if not state.rules.allows_origin(upgrade.origin, request.host, state.certificates is not None, owner):
         raise Rejected(403, "origin", "pages of this origin may not connect", setting="auth.allowed_origins")
     subprotocol = choose_subprotocol(upgrade.subprotocols, list(PROTOCOLS))

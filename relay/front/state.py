@@ -43,6 +43,7 @@ from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
 
 if TYPE_CHECKING:
+    from relay.front.guests import Guest
     from relay.front.tenants import Tenant
     from relay.net.link import Link
     from relay.session.connection import Connection
@@ -189,6 +190,7 @@ class State:
     """The setting of the mark that was passed; "": memory is not short."""
     started_at: float = field(default_factory=time.time)
     links: set[Link] = field(default_factory=set)
+    guests: set[Guest] = field(default_factory=set)
     tickets: Tickets = field(default_factory=Tickets)
     lag: Lag = field(default_factory=Lag)
 

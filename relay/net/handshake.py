@@ -34,9 +34,9 @@ _VISIBLE: Final = re.compile(r"[\t -~]*")
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a client says to prove who it is, as sent, not verified; ASCII. `kind` is where it stood."""
+    """What a client says to prove who it is, as sent, not verified; ASCII, but in a message. `kind`: where it was."""
 
-    kind: Literal["header", "subprotocol", "cookie", "ticket", "query"]
+    kind: Literal["header", "subprotocol", "cookie", "ticket", "query", "message"]
     value: str = field(repr=False)
 
 

@@ -91,8 +91,12 @@ class Link(Reader):
         self.services.wheel.add(self)
         self.connection.start(last)
         if early:
-            self.bytes_in += len(early)
-            self._uncounted += self.engine.feed(early, self.services.monotonic())
+            self.take(early)
+
+    def take(self, early: bytes) -> None:
+        """What was read before the session began."""
+        self.bytes_in += len(early)
+        self._uncounted += self.engine.feed(early, self.services.monotonic())
 
     def adopt(self, connection: Connection, message: Callable[[int, bytes], None], luggage: Any) -> None:
         """See session.wire.Wire: a session that had lost its socket goes on by this one."""

@@ -145,6 +145,11 @@ class Engine:
             else:
                 self._open_short_way()
 
+    def release(self) -> bytes:
+        """Gives away what was kept because of a hold: it begins with a whole frame's first byte, for another engine."""
+        kept, self._rest = self._rest, None
+        return bytes(kept or b"")
+
     @property
     def waits(self) -> bool:
         """Whether something was kept because of a hold."""

@@ -55,6 +55,7 @@ class Gauges:
     addresses_waiting: int | None = None
     short_of_memory: bool | None = None
     revocations: int | None = None
+    guests: int | None = None
 
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -63,8 +64,9 @@ Tenants = Mapping[str, tuple[Counters, Gauges]]
 OF_PROCESS: Final = frozenset({
     "build_info", "start_time_seconds", "ready", "tcp_connections_accepted", "pending_handshakes", "proxy_failures",
     "tls_failures", "http_requests", "api_requests", "handshakes_rejected", "addresses_waiting", "plugin_stalls",
-    "config_reloads", "compressed_connections", "deflate_contexts", "revocations", "certificate_expiry_seconds",
-    "event_loop_lag_seconds", "log_lines_lost", "resident_memory_bytes", "open_descriptors",
+    "guests", "guests_ended", "config_reloads", "compressed_connections", "deflate_contexts", "revocations",
+    "certificate_expiry_seconds", "event_loop_lag_seconds", "log_lines_lost", "resident_memory_bytes",
+    "open_descriptors",
 })  # fmt: skip
 """Metrics of the whole process; all others have a label `tenant` in front where there are tenants, so that their sum is
 the same with and without."""
@@ -178,6 +180,16 @@ TABLE: Final = (
         "Sessions whose socket was lost: waiting (each, at first), and what became of them: resumed, missed (nobody "
         "came), closed; unknown: tickets that were no good.",
         lambda c, g: _each(c.resumes),
+        ("outcome",),
+    ),
+    Entry(
+        "guests", "gauge", "Clients accepted without a token, before they have sent it.", lambda c, g: _one(g.guests)
+    ),
+    Entry(
+        "guests_ended",
+        "counter",
+        "Guests that are none any more, by what became of them: admitted, left, or the code of the refusal.",
+        lambda c, g: _each(c.guests),
         ("outcome",),
     ),
     Entry("handshakes", "counter", "WebSocket handshakes accepted.", lambda c, g: _one(c.handshakes)),

@@ -13,7 +13,7 @@ from typing import Any
 
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Message
-from relay.protocols.base import Command, Hello, ProtocolError, Publish, RequestId
+from relay.protocols.base import Auth, Command, Hello, Ping, ProtocolError, Publish, RequestId
 
 
 class Recorder:
@@ -69,6 +69,9 @@ class Recorder:
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, "a member of a test calls methods"))
+
+    def opening(self, opcode: int, payload: bytes) -> Auth | Ping:
+        raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, "a member of a test is no guest"))
 
     def hello(self, hello: Hello) -> bytes | None:
         return None

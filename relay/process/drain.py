@@ -21,6 +21,8 @@ async def drain(state: State, config: schema.Server, connections: trio.Nursery) 
     """Tells everybody to come back elsewhere or later, and gives them `drain_timeout` seconds to go."""
     state.draining = True
     connections.cancel_scope.deadline = trio.current_time() + config.drain_timeout
+    for guest in list(state.guests):
+        guest.dismiss()
     for tenant in state.tenants.values():
         tenant.services.resumption.end_all(CloseReason(CloseCode.GOING_AWAY, "the server is going away"))
     links = list(state.links)

@@ -154,6 +154,12 @@ class WireProtocol(Protocol):
         """
         ...
 
+    def opening(self, opcode: int, payload: bytes) -> Auth | Ping:
+        """A message of a client that has not yet told who it is, where the token may come in the first one
+        (auth.deferred). Raises Refused, ProtocolError for all that is neither its token nor a ping.
+        """
+        ...
+
     def announced(self, envelope: bytes) -> Publish:
         """What the first part of a message says, with no data yet. Raises Refused, as `parted` does."""
         ...

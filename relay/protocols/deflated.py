@@ -61,8 +61,8 @@ class Deflated:
 
     __slots__ = (
         "_compressor", "_largest", "_last", "_least", "announced", "bare", "bye", "counted", "decode", "error",
-        "expiring", "gap", "hello", "inner", "joined", "left", "name", "parted", "pong", "request_in", "subprotocol",
-        "takes_parts",
+        "expiring", "gap", "hello", "inner", "joined", "left", "name", "opening", "parted", "pong", "request_in",
+        "subprotocol", "takes_parts",
     )  # fmt: skip
 
     def __init__(self, inner: WireProtocol, compressor: Compressor, least: int, part_bytes: int = 16384) -> None:
@@ -77,6 +77,7 @@ class Deflated:
         self.bare = inner.bare
         self.takes_parts = inner.takes_parts
         self.decode = inner.decode
+        self.opening = inner.opening
         self.parted = inner.parted
         self.request_in = inner.request_in
         self.announced = inner.announced

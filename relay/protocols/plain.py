@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from relay.errors import CloseReason, Refused
+from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
-from relay.protocols.base import Command, Hello, Publish, RequestId
-from relay.protocols.frames import BINARY, frame
+from relay.protocols.base import Auth, Command, Hello, ProtocolError, Publish, RequestId
+from relay.protocols.frames import BINARY, TEXT, frame
 
 
 class Plain:
@@ -26,6 +26,12 @@ class Plain:
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         return Publish(home, Payload(Kind.TEXT if opcode == 1 else Kind.BINARY, payload))
+
+    def opening(self, opcode: int, payload: bytes) -> Auth:
+        """The token, as it is, in one text message."""
+        if opcode != TEXT:
+            raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, "the first message is the token, as text"))
+        return Auth(payload.decode().strip())
 
     def message(self, message: Message) -> bytes:
         data = message.data

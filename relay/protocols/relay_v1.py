@@ -211,6 +211,12 @@ class _RelayV1(ABC, Generic[Codec]):
             )
         return self._rarer(command)
 
+    def opening(self, opcode: int, payload: bytes) -> Auth | Ping:
+        command = self.decode(opcode, payload, "")
+        if isinstance(command, Auth | Ping):
+            return command
+        raise Refused("unauthorized", "the first message must be `auth`, with the token")
+
     def announced(self, envelope: bytes) -> Publish:
         return self._parted(envelope, lambda kind: b"")
 

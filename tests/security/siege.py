@@ -50,7 +50,7 @@ COUNTED_EXACTLY: Final = (
 )  # fmt: skip
 """Of these nothing may move but what a test names. Of `connections_closed` a test names those it cares for."""
 
-_GAUGES: Final = ("connections", "pending_handshakes", "rooms", "memberships", "outbox_bytes", "unsent_bytes")
+_GAUGES: Final = ("connections", "guests", "pending_handshakes", "rooms", "memberships", "outbox_bytes", "unsent_bytes")
 _SAMPLE: Final = re.compile(r"relay_(\w+?)(?:_total)?(?:\{(.*)\})? (\S+)")
 
 Counts = Mapping[str, "int | range"]
