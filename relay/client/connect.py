@@ -16,7 +16,7 @@ from relay.client.address import Address
 from relay.client.codec import DECODERS, Codec, understood
 from relay.client.dial import quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
-from relay.client.events import Hello
+from relay.client.events import Bye, Hello
 from relay.client.renewal import TokenSource
 from relay.client.session import Client
 
@@ -71,6 +71,8 @@ async def connect(
         hello = None
         with trio.move_on_at(started + connect_timeout):
             hello = understood(codec, await socket.receive())
+            if isinstance(hello, Bye):
+                await socket.receive()  # the close that it announces
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
         client = Client(socket, nursery, address, hello, buffer=buffer, progress=progress, source=source)
