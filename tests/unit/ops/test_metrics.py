@@ -39,6 +39,7 @@ FULL = Gauges(
     addresses_waiting=0,
     short_of_memory=False,
     revocations=3,
+    guests=4,
 )
 
 
@@ -54,6 +55,7 @@ def counted() -> Counters:
     counters.http_requests[200] = 2
     counters.api_requests["/api/v1/info", 200] = 2
     counters.rejected["unauthorized"] = 3
+    counters.guests["left"] = 2
     counters.closed[1000] = 4
     counters.refused["forbidden"] = 5
     counters.dropped["chat", "bulk", "full"] = 6
