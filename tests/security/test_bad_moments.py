@@ -26,6 +26,7 @@ from tests.security.attack import (
     drip,
     frame,
     head,
+    reset_on_close,
     send_until_refused,
     the_rest,
     tls,
@@ -157,13 +158,16 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def slow_issuer(folder: Path, auth_timeout: float) -> AsyncIterator[tuple[RelayThread, SlowIssuer]]:
-    """A relay that waits for its issuer, which is asked at start."""
+async def slow_issuer(
+    folder: Path, auth_timeout: float, *, guests: bool = False
+) -> AsyncIterator[tuple[RelayThread, SlowIssuer]]:
+    """A relay that waits for its issuer, which is asked at start. `guests`: tokens may come in the first message."""
     issuer = SlowIssuer(folder)
     async with trio.open_nursery() as nursery:
         url = await issuer.listen(nursery)
         jwks = {"url": url, "ca_file": str(folder / "certs" / "ca.pem")}
-        with besieged(folder, {"auth": {"jwks": jwks}, "timeouts": {"auth": auth_timeout}}) as relay:
+        auth = {"jwks": jwks, "deferred": {"enabled": guests}}
+        with besieged(folder, {"auth": auth, "timeouts": {"auth": auth_timeout}}) as relay:
             await issuer.asked.wait()
             yield relay, issuer
             issuer.release.set()
@@ -201,3 +205,58 @@ async def test_a_flood_before_the_101_waits_in_the_kernel(folder: Path) -> None:
         assert before is not None
         assert after is not None
         assert after - before < MANY // 4
+
+
+# The same for a token in the first message: what comes behind it waits, in order and in the kernel.
+
+
+async def test_frames_between_a_guests_token_and_its_session_are_kept(folder: Path) -> None:
+    said = [f"early {number}" for number in range(20)]
+    async with slow_issuer(folder, 10.0, guests=True) as (relay, issuer), under_attack(relay), tls(relay) as stream:
+        await stream.send_all(upgrade(ROOM))
+        answer = await answer_of(stream)
+        assert answer.status == 101
+        client = Socket(stream, answer.body)
+        await client.send(frame(TEXT, issuer.token().encode()) + frame(TEXT, said[0].encode()) + b"\x81")
+        await client.send(frame(TEXT, said[1].encode())[1:])
+        for text in said[2:]:
+            await client.say(text)
+        issuer.release.set()
+        assert [await client.hear() for _ in said] == said
+
+
+async def test_a_guests_flood_while_keys_are_fetched_waits_in_the_kernel(folder: Path) -> None:
+    rejected = {"handshakes_rejected:token_unknown_key": 1, "guests_ended:token_unknown_key": 1}
+    async with (
+        slow_issuer(folder, 0.5, guests=True) as (relay, issuer), under_attack(relay, rejected), tls(relay) as stream
+    ):  # fmt: skip
+        before = resident_bytes()
+        await stream.send_all(upgrade(ROOM))
+        assert (await answer_of(stream)).status == 101
+        await stream.send_all(frame(TEXT, issuer.token().encode()))
+        chunk = frame(TEXT, b"x" * 65000)
+        sent = 0
+        try:
+            while sent < MANY:
+                await stream.send_all(chunk)
+                sent += len(chunk)
+        except trio.BrokenResourceError:
+            pass
+        after = resident_bytes()
+        assert sent < MANY // 4
+        assert before is not None
+        assert after is not None
+        assert after - before < MANY // 4
+
+
+async def test_guests_that_leave_while_keys_are_fetched_leave_nothing(folder: Path) -> None:
+    moved = {"guests_ended:admitted": 10}
+    async with slow_issuer(folder, 10.0, guests=True) as (relay, issuer), under_attack(relay, moved):
+        for number in range(10):
+            async with tls(relay) as stream:
+                await stream.send_all(upgrade(ROOM))
+                assert (await answer_of(stream)).status == 101
+                await stream.send_all(frame(TEXT, issuer.token().encode()))
+                if number % 2:
+                    reset_on_close(stream)
+        issuer.release.set()
