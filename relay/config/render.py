@@ -124,6 +124,11 @@ MORE_PLUGINS: Final = """\
 #max_bytes = 4194304
 #keep = 10
 
+#[plugins.state]
+#rooms = "state:*"
+#own_keys = false
+#keep_seconds = 60.0
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"

@@ -253,6 +253,11 @@ _OTHERS: Final = (
         "It was never sent, or newer ones have taken its place.", "Ask for the list first.",
         "Raise `keep` of the plugin.",
     ),
+    Explanation(
+        "version_conflict", REQUEST, "The value has another version than the change was made for (plugin `state`).",
+        "Somebody else changed it meanwhile.", "Take the new value, which comes in `state`, and make the change again.",
+        "Nothing.",
+    ),
 )  # fmt: skip
 
 

@@ -159,6 +159,9 @@ class Plugin:
         """May a connection join? Raise Refused if not. It is in the room once this returns."""
         return None
 
+    def on_joined(self, room: Room, peer: Peer) -> None:
+        """It is in the room now: nobody else refused it. Never async; too late to refuse."""
+
     def on_leave(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """A connection has left, or ended."""
         return None
@@ -175,11 +178,14 @@ class Plugin:
         """The plugin's background task, from start to stop. Cancelled at shutdown, started again if it fails."""
 
     # In front of rooms of other plugins (the table's `filters`), in the order of the config file. What is refused here
-    # never reaches the room's owner.
+    # never reaches the room's owner. Methods marked with `@call` are offered there as `NAME.method`.
 
     def filter_join(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """May a connection join? Raise Refused if not."""
         return None
+
+    def filter_joined(self, room: Room, peer: Peer) -> None:
+        """It is in the room now: neither another filter nor the owner refused it. Never async."""
 
     def filter_leave(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """A connection has left, or ended."""

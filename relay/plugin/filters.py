@@ -1,7 +1,8 @@
 """Plugins in front of a room's owner: each may refuse or rewrite what comes, in order; the owner gets what is left.
 
 A `Filtered` is what a room has as its handler where any filter's pattern fits; all other rooms have their owner alone,
-and pay nothing for this. Not here: one plugin's hooks (supervisor). The one rule: a filter that fails refuses: what
+and pay nothing for this. A filter's own methods (`@call`) are answered as `NAME.method`, after all filters have looked
+at the call. Not here: one plugin's hooks (supervisor). The one rule: a filter that fails refuses: what
 was to be looked at is not let through unseen.
 """
 
@@ -42,8 +43,13 @@ class Filtered:
     def leave_is_async(self) -> bool:
         return self.owner.leave_is_async or any(one.is_async("filter_leave") for one in self.filters)
 
+    @property
+    def has_joined(self) -> bool:
+        return self.owner.has_joined or any(one.has_filter("filter_joined") for one in self.filters)
+
     def call_waits(self, method: str) -> bool:
-        return self.owner.call_waits(method) or any(one.is_async("filter_call") for one in self.filters)
+        answering, name = self._answering(method)
+        return answering.call_waits(name) or any(one.is_async("filter_call") for one in self.filters)
 
     def opened(self, room: Room) -> None:
         self.owner.opened(room)
@@ -59,6 +65,15 @@ class Filtered:
         for one in self.filters:
             one.filter("filter_join", room, peer)
         self.owner.join(room, peer)
+
+    def joined(self, room: Room, peer: Peer) -> None:
+        for one in self.filters:
+            try:
+                one.filter("filter_joined", room, peer)
+            except Refused:
+                pass  # it is in the room already
+        if self.owner.has_joined:
+            self.owner.joined(room, peer)
 
     def leave(self, room: Room, peer: Peer) -> None:
         for one in self.filters:
@@ -76,7 +91,17 @@ class Filtered:
     def call(self, room: Room, peer: Peer, method: str, data: Payload | None) -> Payload:
         for one in self.filters:
             one.filter("filter_call", room, peer, method, data)
-        return self.owner.call(room, peer, method, data)
+        answering, name = self._answering(method)
+        return answering.call(room, peer, name, data)
+
+    def _answering(self, method: str) -> tuple[Supervised, str]:
+        """Who answers a call, and what the method is called there: `NAME.method` is a filter's, if it has it."""
+        name, dot, inner = method.partition(".")
+        if dot:
+            for one in self.filters:
+                if one.name == name and one.offers(inner):
+                    return one, inner
+        return self.owner, method
 
     async def later(self, hook: str, room: Room, *args: Any, timeout: float | None = None) -> Any:
         """All of it where any of them waits; each has a deadline of its own."""
@@ -90,4 +115,7 @@ class Filtered:
                 raise
             if hook == "on_message":
                 args = (args[0], one.filter_message(room, args[1], answer))
+        if hook == "on_call":
+            answering, method = self._answering(args[1])
+            return await answering.either(hook, room, args[0], method, args[2], timeout=timeout)
         return await self.owner.either(hook, room, *args, timeout=timeout)

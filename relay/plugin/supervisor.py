@@ -93,6 +93,7 @@ class Supervised:
         self._has_open = _overrides(type(plugin), "on_open")
         self._has_empty = _overrides(type(plugin), "on_empty")
         self.has_join, self.join_is_async, self._on_join = self._hook("on_join")
+        self.has_joined, _, self._on_joined = self._hook("on_joined")
         self.has_leave, self.leave_is_async, self._on_leave = self._hook("on_leave")
         self.has_message, self.message_is_async, self._on_message = self._hook("on_message")
         self.has_call, self._call_is_async, self._on_call = self._hook("on_call")
@@ -106,9 +107,9 @@ class Supervised:
 
     def _hook(self, name: str) -> tuple[bool, bool, Hook]:
         if self.faults.off:
-            leaving = name in LEAVING
-            wanted = not leaving and (not name.endswith("connect") or _overrides(type(self.plugin), name))
-            return wanted, False, self._leaves if leaving else self._refuse_all
+            told = name in TOLD
+            wanted = not told and (not name.endswith("connect") or _overrides(type(self.plugin), name))
+            return wanted, False, self._hears_nothing if told else self._refuse_all
         method = getattr(self.plugin, name)
         return _overrides(type(self.plugin), name), inspect.iscoroutinefunction(method), method
 
@@ -157,6 +158,13 @@ class Supervised:
     def join(self, room: Room, peer: Peer) -> None:
         self.inline(self.mark("on_join"), self._on_join, room, peer)
 
+    def joined(self, room: Room, peer: Peer) -> None:
+        """Raises nothing: it is in the room already."""
+        try:
+            self.inline(self.mark("on_joined"), self._on_joined, room, peer)
+        except Refused:
+            pass
+
     def leave(self, room: Room, peer: Peer) -> None:
         self.inline(self.mark("on_leave"), self._on_leave, room, peer)
 
@@ -184,6 +192,10 @@ class Supervised:
         """The answer; None becomes JSON's null. What JSON cannot express is the plugin's failure."""
         answer = self.inline(self.mark("on_call"), self._target(method), room, peer, method, data)
         return self._answer(room, answer)
+
+    def offers(self, method: str) -> bool:
+        """Whether it has such a method marked with `@call`."""
+        return method in self._typed
 
     def _target(self, method: str) -> Hook:
         return self._typed.get(method) or self._on_call
@@ -241,6 +253,9 @@ class Supervised:
         self._bind()
 
     # In front of other plugins' rooms.
+
+    def has_filter(self, name: str) -> bool:
+        return self._filters[name][0]
 
     def is_async(self, name: str) -> bool:
         return self._filters[name][1]
@@ -341,12 +356,13 @@ class Supervised:
     def _refuse_all(self, *args: object) -> NoReturn:
         raise self.faults.is_off()
 
-    def _leaves(self, *args: object) -> None:
+    def _hears_nothing(self, *args: object) -> None:
         """Nobody is kept by a plugin that is switched off."""
 
 
-LEAVING: Final = ("on_leave", "filter_leave", "on_disconnect")
-FILTERS: Final = ("filter_join", "filter_leave", "filter_message", "filter_call")
+TOLD: Final = ("on_joined", "on_leave", "filter_joined", "filter_leave", "on_disconnect")
+"""Hooks that are told of what has happened, and can refuse nothing."""
+FILTERS: Final = ("filter_join", "filter_joined", "filter_leave", "filter_message", "filter_call")
 
 
 def _overrides(plugin: type[Plugin], name: str) -> bool:

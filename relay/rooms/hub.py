@@ -148,6 +148,8 @@ class Hub:
         self.joined.setdefault(peer, {})[room.name] = membership
         if room.presence is not None:
             room.presence.came(peer, claims, first=not count)
+        if room.handler.has_joined:
+            room.handler.joined(room, peer)
         return membership
 
     def leave(self, peer: Peer, room: Room) -> bool:
@@ -226,6 +228,15 @@ class Hub:
         self.deliver(room, message, skip)
         if self.forward is not None:
             self.forward(message)
+
+    def tell(self, room: Room, message: Message) -> None:
+        """Delivers here what is of the moment only: it gets no number, and is not remembered. Raises as `publish`."""
+        index = room.rule.channel if message.channel is None else self.channels.index(message.channel)
+        lane = self.channels.lanes[index]
+        if len(message.data.raw) > lane.largest:
+            raise Refused("too_large", lane.too_large, setting=lane.setting)
+        message.at = self.clock()
+        self.deliver(room, message)
 
     def deliver(self, room: Room, message: Message, skip: Peer | None = None) -> None:
         """Puts a message into the outboxes of a room's members here; it is encoded once for each protocol in use.

@@ -38,6 +38,9 @@ class Peer(Protocol):
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the first reason wins."""
 
+    def may_call(self, room: str) -> bool:
+        """Whether its token grants calls in a room of that name, whether there is one or not."""
+
 
 @dataclass(slots=True, frozen=True)
 class RoomRule:
@@ -176,6 +179,19 @@ class Room:
         self.hub.publish(self, message, None)
         return message.offset
 
+    def tell(self, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        """Says something to all in the room that is of the moment only: it has no offset, and no history keeps it.
+
+        Heard on this node. Raises as `broadcast` does, and Refused("too_large").
+        """
+        self.hub.tell(self, Message(self.name, Payload.of(data), None, channel, key))
+
+    def may_publish(self, peer: Peer) -> bool:
+        """Whether a member's token lets it publish here. To be asked by methods that change what others hear: a grant
+        to call is none to publish."""
+        membership = self.members.get(peer)
+        return membership is not None and membership.may_publish
+
     def peers(self, subject: str | None = None) -> Iterator[Peer]:
         """The connections in this room on this node, or those of one subject."""
         return (peer for peer in list(self.members) if subject is None or peer.subject == subject)
@@ -210,11 +226,14 @@ class Room:
 class Handler(Protocol):
     """What the hub calls when a room is opened and freed; handed in from above (the plugin's supervisor).
 
-    `owner`: the one plugin whose room it is.
+    `owner`: the one plugin whose room it is; `has_joined`: `joined` wants to be told.
     """
 
     @property
     def owner(self) -> object: ...
+    @property
+    def has_joined(self) -> bool: ...
+    def joined(self, room: Room, peer: Peer) -> None: ...
     def opened(self, room: Room) -> None: ...
     def freed(self, room: Room) -> None: ...
 

@@ -218,6 +218,9 @@ class Connection:
         message = Message(room.name, payload, None, channel, key, at=self.services.wall())
         self.hub.deliver_to(self, index, message)
 
+    def may_call(self, room: str) -> bool:
+        return self.identity.grants.may_call(room)
+
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the first reason wins. Rooms are left at once, what waits is still sent."""
         if self.closing is None:

@@ -36,6 +36,8 @@ class Member:
         self.closed: CloseReason | None = None
         self.removed: list[tuple[str, str]] = []
         """Rooms that a plugin put it out of, and why."""
+        self.granted: set[str] = set()
+        """Names of rooms in which its token grants calls, for plugins that ask (`may_call`)."""
         self._tester = tester
         self._heard: list[Message] = []
         self._presence: list[tuple[str, str, str]] = []
@@ -171,6 +173,9 @@ class Member:
         index = room.rule.channel if channel is None else channels.index(channel)
         message = Message(room.name, Payload.of(data), None, channel, key, at=self._tester.now())
         self.outbox.put(index, self.protocol.message(message), message)
+
+    def may_call(self, room: str) -> bool:
+        return room in self.granted
 
     def close(self, reason: CloseReason) -> None:
         if self.closed is None:

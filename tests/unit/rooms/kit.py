@@ -45,6 +45,7 @@ class Notes:
     """A handler: what was opened and freed. `refuse` names a room it will not have."""
 
     refuse = ""
+    has_joined = False
 
     def __init__(self) -> None:
         self.opened_rooms: list[str] = []
