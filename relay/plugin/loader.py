@@ -61,8 +61,8 @@ class LoadedPlugin:
     source: str = ""
     """How another process finds the class: what `find` wants, a line each."""
     channels: tuple[str, ...] = ()
-    calls: bool = False
-    """It has methods marked with @call."""
+    calls: frozenset[str] = frozenset()
+    """Names of its methods marked with @call."""
     pages: tuple[tuple[str, str, bool], ...] = ()
     """(method, path, public) of those marked with @route."""
 
@@ -185,7 +185,7 @@ def accept(
         max_members=table.max_members,
     )
     timeout = table.hook_timeout
-    methods = [inspect.getattr_static(plugin, attribute) for attribute in dir(plugin)]
+    methods = {attribute: inspect.getattr_static(plugin, attribute) for attribute in dir(plugin)}
     return LoadedPlugin(
         name,
         plugin,
@@ -200,8 +200,8 @@ def accept(
         memory_bytes=table.memory_bytes,
         source=source,
         channels=channels.names,
-        calls=any(map(is_call, methods)),
-        pages=tuple(getattr(method, web.MARK) for method in methods if web.is_page(method)),
+        calls=frozenset(name for name, method in methods.items() if is_call(method)),
+        pages=tuple(getattr(method, web.MARK) for method in methods.values() if web.is_page(method)),
     )
 
 

@@ -72,6 +72,7 @@ class Supervised:
         self.background: Final = Background(self)
         self.handle: Final = Handle(hub, self, supervision.tasks, loaded.publish)
         self._marks: Final[dict[str, Mark]] = {}
+        self._offers = loaded.calls
         self.plugin: Plugin = self._make(loaded)
         self._bind()
 
@@ -195,7 +196,7 @@ class Supervised:
 
     def offers(self, method: str) -> bool:
         """Whether it has such a method marked with `@call`."""
-        return method in self._typed
+        return method in self._offers
 
     def _target(self, method: str) -> Hook:
         return self._typed.get(method) or self._on_call
@@ -247,7 +248,7 @@ class Supervised:
             raise
         for timer in timers:
             timer.cancel()
-        self.plugin = after
+        self.plugin, self._offers = after, loaded.calls
         self.background.renew()
         self.faults.renewed()
         self._bind()

@@ -178,3 +178,41 @@ async def test_whatever_it_does_the_relay_goes_on_and_it_comes_back(tmp_path: Pa
                     break
                 await trio.sleep(0.1)
             assert (answer["data"]["here"], answer["data"]["ann"]) == (1, True), "it was told again who is there"
+
+
+GUARD = """
+from relay.plugin.api import Message, Peer, Plugin, Room, call
+
+
+class Guard(Plugin):
+    def on_joined(self, room: Room, peer: Peer) -> None:
+        room.tell(f"{peer.subject} is one of {len(room)}")
+
+    def filter_joined(self, room: Room, peer: Peer) -> None:
+        room.tell(f"the guard sees {peer.subject}")
+
+    @call
+    def may(self, room: Room, caller: Peer) -> bool:
+        return room.may_publish(caller)
+"""
+
+
+async def test_it_hears_who_is_in_and_has_methods_where_it_filters(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "guard.py").write_text(GUARD)
+    (tmp_path / "plugins" / "near.py").write_text(NEAR)
+    guard = {"rooms": "guard:*", "filters": "near:*", "isolate": "process"}
+    async with running_relay(tmp_path, {"plugins": {"guard": guard, "near": {"rooms": "near:*"}}}) as relay:
+        with trio.fail_after(PATIENCE):
+            async with v1(relay, "ann") as ann:
+                await joined(ann, "guard:a")
+                while (await ask(ann, t="call", room="guard:a", method="may")).get("code") == "unavailable":  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+                await ask(ann, t="leave", room="guard:a")
+                await joined(ann, "guard:a")
+                await until(ann, lambda said: said.get("data") == "ann is one of 1")
+                assert (await ask(ann, t="call", room="guard:a", method="may"))["data"] is True
+                await joined(ann, "near:a")
+                await until(ann, lambda said: said.get("data") == "the guard sees ann")
+                assert (await ask(ann, t="call", room="near:a", method="guard.may"))["data"] is True
+                assert (await ask(ann, t="call", room="near:a", method="may"))["code"] == "no_such_method"

@@ -135,6 +135,14 @@ class Host:
             case ["member", name, session, subject]:
                 if name in self.rooms:
                     self.rooms[name].members[session] = FarPeer(self.say, session, subject)
+            case ["joined", name, session, subject]:
+                room = self.rooms.get(name)
+                if room is not None:
+                    room.members[session] = FarPeer(self.say, session, subject)
+                    self._guarded_now(self.plugin.on_joined, room, room.members[session])
+            case ["filter_joined", where, session, subject]:
+                room = self.rooms.get(where[0]) or self._open(*where)
+                self._guarded_now(self.plugin.filter_joined, room, FarPeer(self.say, session, subject))
             case ["gone", name, session]:
                 if name in self.rooms:
                     self.rooms[name].members.pop(session, None)
@@ -161,6 +169,7 @@ class Host:
         if who is not None:
             known = None if room is None else room.members.get(who[0])
             peer = known or FarPeer(self.say, *who)
+            peer.may_publish = who[2]
         try:
             call, finish = self._target(hook, room, peer, more)
             result = call()

@@ -27,14 +27,18 @@ Say = Callable[..., None]
 class FarPeer:
     """As `Peer`."""
 
-    def __init__(self, say: Say, session: str, subject: str) -> None:
+    def __init__(self, say: Say, session: str, subject: str, may_publish: bool = False) -> None:
         self._say = say
         self.session = session
         self.subject = subject
+        self.may_publish = may_publish  # in the room of the request that is being handled
 
     def send(self, room: FarRoom, data: object, *, channel: str | None = None, key: str | None = None) -> None:
         room.check_channel(channel)
         self._say("tell", room.name, self.session, packed(Payload.of(data)), channel, key)
+
+    def may_call(self, room: str) -> bool:
+        raise RuntimeError("a plugin in a process of its own cannot ask what a token grants elsewhere")
 
     def close(self, reason: CloseReason) -> None:
         self._say("close", self.session, int(reason.code), reason.reason, reason.reconnect_after)
@@ -92,6 +96,13 @@ class FarRoom:
 
     def peers(self, subject: str | None = None) -> Iterator[FarPeer]:
         return (peer for peer in list(self.members.values()) if subject is None or peer.subject == subject)
+
+    def tell(self, data: object, *, channel: str | None = None, key: str | None = None) -> None:
+        self.check_channel(channel)
+        self._say("moment", self.name, packed(Payload.of(data)), channel, key)
+
+    def may_publish(self, peer: FarPeer) -> bool:
+        return peer.may_publish
 
     def kick(self, peer: FarPeer, reason: str = "") -> None:
         self._say("kick", self.name, peer.session, reason)

@@ -25,7 +25,8 @@ ASKED: Final = (
     "on_message", "on_call", "on_connect", "on_disconnect", "filter_join", "filter_leave", "filter_message",
     "filter_call",
 )  # fmt: skip
-"""Hooks that are handed on where the plugin has them. Joins and leaves always are: the process knows who is there."""
+"""Hooks that are handed on where the plugin has them. Who joined and who left always is: the process knows who is
+there."""
 
 
 class Fault(Exception):
@@ -43,7 +44,6 @@ class Standin(Plugin):
         self._process: Process | None = None
         self._peers: dict[str, Peer] = {}  # by session: members, and those whose request is being handled
         self._places: dict[str, int] = {}  # in how many rooms each of them is
-        self._joining: dict[tuple[str, str], Peer] = {}  # (room, session): told, and not seen in the room yet
 
     async def run(self) -> None:
         """The process, until it ends; then the supervisor starts it again."""
@@ -71,11 +71,9 @@ class Standin(Plugin):
 
     async def _ask(self, hook: str, room: Room | None, peer: Peer | None, *more: Any) -> Any:
         process = self._running()
-        if room is not None:
-            self._confirm(room)
         who = None
         if peer is not None:
-            who = [peer.session, peer.subject]
+            who = [peer.session, peer.subject, room is not None and room.may_publish(peer)]
             self._peers.setdefault(peer.session, peer)
         where = None if room is None else [room.name, room.epoch, room.offset]
         try:
@@ -92,31 +90,18 @@ class Standin(Plugin):
     def on_empty(self, room: Room) -> None:
         self._say("empty", room.name)
 
-    def _entering(self, room: Room, peer: Peer) -> None:
-        """It may join; whether it has is seen when something else happens in the room."""
-        self._joining[room.name, peer.session] = peer
-
-    def _confirm(self, room: Room) -> None:
-        for place, peer in list(self._joining.items()):
-            if place[0] == room.name:
-                del self._joining[place]
-                if peer in room.members:
-                    self._entered(room, peer)
-
-    def _entered(self, room: Room, peer: Peer) -> None:
+    def on_joined(self, room: Room, peer: Peer) -> None:
         self._peers[peer.session] = peer
         self._places[peer.session] = self._places.get(peer.session, 0) + 1
-        self._say("member", room.name, peer.session, peer.subject)
+        self._say("joined", room.name, peer.session, peer.subject)
 
     def _gone(self, room: Room, peer: Peer) -> None:
-        if self._joining.pop((room.name, peer.session), None) is None:
-            self._confirm(room)
-            left = self._places.get(peer.session, 0) - 1
-            if left > 0:
-                self._places[peer.session] = left
-            else:
-                self._places.pop(peer.session, None)
-                self._peers.pop(peer.session, None)
+        left = self._places.get(peer.session, 0) - 1
+        if left > 0:
+            self._places[peer.session] = left
+        else:
+            self._places.pop(peer.session, None)
+            self._peers.pop(peer.session, None)
         self._say("gone", room.name, peer.session)
 
     # What the process asks for.
@@ -144,6 +129,11 @@ class Standin(Plugin):
         found, peer = self.relay.room(room), self._peers.get(session)
         if found is not None and peer is not None:
             peer.send(found, unpacked(said), channel=channel, key=key)
+
+    def _obey_moment(self, room: str, said: list[Any], channel: str | None, key: str | None) -> None:
+        found = self.relay.room(room)
+        if found is not None:
+            found.tell(unpacked(said), channel=channel, key=key)
 
     def _obey_kick(self, room: str, session: str, reason: str) -> None:
         found, peer = self.relay.room(room), self._peers.get(session)
@@ -175,8 +165,10 @@ def standin_for(loaded: LoadedPlugin) -> type[Plugin]:
         has.add("on_call")
     for hook in has:
         members[hook] = _HANDED_ON[hook]
-    asks = plugin.on_join is not Plugin.on_join
-    members["on_join"] = _ask_to_join if asks else _join
+    if plugin.on_join is not Plugin.on_join:
+        members["on_join"] = _ask_to_join
+    if plugin.filter_joined is not Plugin.filter_joined:
+        members["filter_joined"] = _filter_joined
     members["on_leave"] = _tell_left if plugin.on_leave is not Plugin.on_leave else _leave
     for number, (method, path, public) in enumerate(loaded.pages):
         members[f"page_{number}"] = route(method, path, public=public)(_page(method, path))  # type: ignore[arg-type]
@@ -185,11 +177,10 @@ def standin_for(loaded: LoadedPlugin) -> type[Plugin]:
 
 async def _ask_to_join(self: Standin, room: Room, peer: Peer) -> None:
     await self._ask("on_join", room, peer)
-    self._entering(room, peer)
 
 
-def _join(self: Standin, room: Room, peer: Peer) -> None:
-    self._entering(room, peer)
+def _filter_joined(self: Standin, room: Room, peer: Peer) -> None:
+    self._say("filter_joined", [room.name, room.epoch, room.offset], peer.session, peer.subject)
 
 
 async def _tell_left(self: Standin, room: Room, peer: Peer) -> None:
