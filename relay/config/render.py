@@ -129,6 +129,11 @@ MORE_PLUGINS: Final = """\
 #own_keys = false
 #keep_seconds = 60.0
 
+#[plugins.signalling]
+#rooms = "call:*"
+#ice_servers = [{ urls = ["stun:stun.example.org:3478"] }, { urls = ["turn:turn.example.org:3478"] }]
+#turn_secret_file = "turn.secret"
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"

@@ -109,11 +109,12 @@ class Browser:
 
 
 @asynccontextmanager
-async def chromium(path: str, profile: Path, certificate: Path) -> AsyncIterator[Browser]:
+async def chromium(path: str, profile: Path, certificate: Path, *flags: str) -> AsyncIterator[Browser]:
     """A browser with an empty profile in `profile`, that trusts the key of `certificate` (PEM)."""
     command = [
         path,
         *_FLAGS,
+        *flags,
         f"--user-data-dir={profile}",
         f"--ignore-certificate-errors-spki-list={spki_hash(certificate)}",
         "about:blank",
