@@ -134,6 +134,13 @@ MORE_PLUGINS: Final = """\
 #ice_servers = [{ urls = ["stun:stun.example.org:3478"] }, { urls = ["turn:turn.example.org:3478"] }]
 #turn_secret_file = "turn.secret"
 
+# In front of rooms of others, for example:
+#[plugins.moderation]
+#filters = ["chat:*", "lobby"]
+#moderators = ["ann"]
+#words = ["darn"]
+#file = "moderation.json"
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"

@@ -254,6 +254,22 @@ _OTHERS: Final = (
         "Raise `keep` of the plugin.",
     ),
     Explanation(
+        "banned", REQUEST, "A moderator has banned the subject from the room (plugin `moderation`).",
+        "See the reason.", "Nothing, or come back after `retry_after`.", "A moderator may call `moderation.unban`.",
+    ),
+    Explanation(
+        "muted", REQUEST, "A moderator has muted the subject in the room (plugin `moderation`).",
+        "See the reason.", "Wait for `retry_after`.", "A moderator may call `moderation.unmute`.",
+    ),
+    Explanation(
+        "slow_mode", REQUEST, "The room takes one message of a subject in so many seconds (plugin `moderation`).",
+        "Slow mode is on.", "Wait for `retry_after`.", "A moderator may call `moderation.slow`; see `slow_seconds`.",
+    ),
+    Explanation(
+        "language", REQUEST, "The message has a word that nobody shall say (plugin `moderation`).",
+        "It is in `words` or in `words_file`.", "Say it otherwise.", "Change the words, or set `action` to mask.",
+    ),
+    Explanation(
         "version_conflict", REQUEST, "The value has another version than the change was made for (plugin `state`).",
         "Somebody else changed it meanwhile.", "Take the new value, which comes in `state`, and make the change again.",
         "Nothing.",
