@@ -141,6 +141,9 @@ MORE_PLUGINS: Final = """\
 #words = ["darn"]
 #file = "moderation.json"
 
+#[plugins.presence]
+#filters = ["chat:*"]
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"
