@@ -36,10 +36,17 @@ def given(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def publish_words(
-    room: str, channel: str | None, key: str | None, to: str | None, echo: bool, ttl: float | None, request: int | None
+    room: str,
+    channel: str | None,
+    key: str | None,
+    to: str | None,
+    echo: bool,
+    ttl: float | None,
+    request: int | None,
+    once: str | None = None,
 ) -> dict[str, Any]:
     """A publish without its data."""
-    options = {"channel": channel, "key": key, "to": to, "echo": echo or None, "ttl": ttl}
+    options = {"channel": channel, "key": key, "to": to, "echo": echo or None, "ttl": ttl, "once": once}
     return given({"t": "publish", "id": request, "room": room, **options})
 
 

@@ -17,6 +17,7 @@ from relay.client.codec import DECODERS, Codec, understood
 from relay.client.dial import quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
 from relay.client.events import Bye, Hello
+from relay.client.lasting import Lasting
 from relay.client.renewal import TokenSource
 from relay.client.session import Client
 
@@ -36,6 +37,7 @@ async def connect(
     parts: bool = True,
     fields: Iterable[str] | None = None,
     deferred: bool = False,
+    resume: bool = False,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
@@ -49,9 +51,10 @@ async def connect(
     `codec` "msgpack" carries bytes as they are; `max_message_bytes` bounds each message that comes, whole or in parts;
     `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
     all travels whole, in both directions. `fields`: of a message only these come beside room and data (out of "from",
-    "offset", "channel", "key", "to", "at"), for links where every byte counts. `connect_timeout` covers all up to the
-    relay's `hello`. Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead of an HTTP
-    status), ValueError.
+    "offset", "channel", "key", "to", "at"), for links where every byte counts. `resume`: a lost socket is opened again,
+    and the session goes on as if nothing had happened, if the relay lets it wait so long. `connect_timeout` covers all
+    up to the relay's `hello`. Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead
+    of an HTTP status), ValueError.
     """
     if codec not in DECODERS:
         raise ValueError(f"codec is 'json' or 'msgpack', not {codec!r}")
@@ -67,7 +70,8 @@ async def connect(
     address = Address(
         url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted, deferred
     )  # fmt: skip
-    async with address.open() as socket, quiet_nursery() as nursery:
+    asked = {"resume": ""} if resume else {}
+    async with address.open(**asked) as socket, quiet_nursery() as nursery:
         hello = None
         with trio.move_on_at(started + connect_timeout):
             hello = understood(codec, await socket.receive())
@@ -75,7 +79,8 @@ async def connect(
                 await socket.receive()  # the close that it announces
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
-        client = Client(socket, nursery, address, hello, buffer=buffer, progress=progress, source=source)
+        first_socket = Lasting(address, nursery, socket, hello) if resume else socket
+        client = Client(first_socket, nursery, address, hello, buffer=buffer, progress=progress, source=source)
         nursery.start_soon(client._read)
         nursery.start_soon(client._watch)
         if client._renewal is not None:
@@ -86,5 +91,5 @@ async def connect(
             try:
                 await client.close()
             finally:
-                client._end(socket.closed or Disconnected(LOST, "the connection was dropped"))
+                client._end(first_socket.closed or Disconnected(LOST, "the connection was dropped"))
                 nursery.cancel_scope.cancel()

@@ -143,6 +143,13 @@ class Refusal(Said, tag="error", frozen=True, rename={"setting": "limit"}):
     id: int | str | None = None
 
 
+class Ticket(msgspec.Struct, frozen=True):
+    """With which a session goes on after its socket was lost, for `window` seconds."""
+
+    ticket: str
+    window: float
+
+
 class Hello(Said, tag="hello", frozen=True):
     """The relay's first words."""
 
@@ -153,6 +160,8 @@ class Hello(Said, tag="hello", frozen=True):
     limits: dict[str, float] = {}
     heartbeat: float = 0.0
     version: str = ""
+    resume: Ticket | None = None
+    resumed: bool = False
 
 
 class Ok(Said, tag="ok", frozen=True):
@@ -170,6 +179,8 @@ class Ok(Said, tag="ok", frozen=True):
     events: bool = True
     data: Any = None
     expires: float | None = None
+    more: bool = False
+    rooms: dict[str, dict[str, Any]] = {}
 
 
 class Pong(Said, tag="pong", frozen=True):

@@ -11,16 +11,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from relay.client.address import Address
+from relay.client.again import Waiting, give_up_unanswered, say_again, told_where
 from relay.client.codec import Codec, document, encoder, given, publish_words, superseding, understood
 from relay.client.errors import LOST, Disconnected
-from relay.client.events import Bye, Event, Expiring, Hello, Members, Membership, Ok, Pong, Position, Refusal
+from relay.client.events import (
+    Bye,
+    Event,
+    Expiring,
+    Hello,
+    Members,
+    Membership,
+    Message,
+    Ok,
+    Pong,
+    Position,
+    Refusal,
+)
 from relay.client.inbox import Inbox
 from relay.client.incoming import Incoming
+from relay.client.lasting import Lasting, Whereabouts
 from relay.client.plain import PlainClient
 from relay.client.renewal import Renewal, TokenSource
 from relay.client.second import SecondSocket
@@ -35,20 +50,6 @@ LISTENS_ONLY: Final = "auth.on_expiry"  # the setting behind a session that may 
 RequestId = int | str
 
 
-class _Waiting:
-    """A request that has no answer yet."""
-
-    __slots__ = ("answer", "done")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.answer: Ok | Pong | Refusal | Disconnected | None = None
-
-    def end(self, answer: Ok | Pong | Refusal | Disconnected) -> None:
-        self.answer = answer
-        self.done.set()
-
-
 class Client:
     """A live session, made by `connect`. Any number of tasks may use it.
 
@@ -58,7 +59,7 @@ class Client:
 
     def __init__(
         self,
-        socket: PlainClient,
+        socket: PlainClient | Lasting,
         nursery: trio.Nursery,
         address: Address,
         hello: Hello,
@@ -84,12 +85,16 @@ class Client:
         self._seconds: list[SecondSocket] = []
         self._inbox = Inbox(buffer)
         self._ids = itertools.count(1)
-        self._waiting: dict[RequestId, _Waiting | Upload] = {}
+        self._waiting: dict[RequestId, Waiting | Upload] = {}
         most = hello.limits.get("message_bytes", PART_BYTES)
         self._part_bytes: Final = int(min(hello.limits.get("part_bytes", PART_BYTES), most))
         self._parts: Final = address.parts and hello.limits.get("parted_message_bytes", 1) > 0
         self._uploads = Uploads(nursery, self._send, self._part_bytes)
         self._renewal = None if source is None else Renewal(source, self.auth)
+        self._lasting = socket if isinstance(socket, Lasting) else None
+        self._where = Whereabouts()
+        if self._lasting is not None:
+            self._lasting.resumed = partial(say_again, self)
         self._bye: Bye | None = None
         self._why: Disconnected | None = None
         self._ended = trio.Event()
@@ -106,10 +111,12 @@ class Client:
     ) -> Membership:
         """Joins a room. Asks for its `last` messages, or for all `since` a position; and who is there, if `members`."""
         ok = await self._ask("join", room=room, last=last or None, since=since, members=members or None)
+        self._where.joined(room, ok.epoch, ok.offset or 0)
         return Membership(room, ok.epoch, ok.offset or 0, ok.recovered, ok.messages, ok.members)
 
     async def leave(self, room: str) -> None:
         await self._ask("leave", room=room)
+        self._where.left(room)
 
     async def publish(
         self,
@@ -123,18 +130,23 @@ class Client:
         ttl: float | None = None,
         confirm: bool = True,
         parts: bool = True,
+        once: str | None = None,
     ) -> int | None:
         """Says `data`, anything the codec can express. Returns the offset, if told.
 
         `key`: a newer message of the same key may replace this one for slow receivers; `to`: a subject who alone shall
         hear it; `echo`: hear it oneself; `ttl`: seconds after which it is of no use and not sent on. Without `confirm`
-        nothing is waited for, and a refusal comes as an event.
+        nothing is waited for, and a refusal comes as an event. `once`: a key of 1 to 128 characters under which it is
+        heard once, however often it is published; a session that resumes makes its own and says it again by itself.
 
         What is larger than one part, and bytes in JSON, is sent as by `upload`: urgent messages pass between its parts.
         If this is cancelled meanwhile, the message is withdrawn, and so it is (raising Withdrawn) if another of the
         same key is published before its last part is sent. `parts` False: all in one message, bytes in JSON as base64.
         """
-        say = publish_words(room, channel, key, to, echo, ttl, next(self._ids) if confirm else None)
+        request = next(self._ids) if confirm else None
+        if once is None and confirm and self._lasting is not None:
+            once = f"{self.session}-{request}"
+        say = publish_words(room, channel, key, to, echo, ttl, request, once)
         parts = parts and self._parts
         whole = None if parts and self._is_large(data) else self._encode({**say, "data": data})
         if whole is None or (parts and len(whole) > self._part_bytes):
@@ -145,7 +157,10 @@ class Client:
                 upload.cancel()
         self._uploads.supersede(superseding(say))
         if confirm:
-            return (await self._answer(say["id"], whole)).offset
+            offset = (await self._answer(say["id"], whole, again=True)).offset
+            if not echo and self._lasting is not None:
+                self._where.published(room, offset)
+            return offset
         await self._say(whole)
         return None
 
@@ -183,9 +198,13 @@ class Client:
         ok = await self._ask("presence", room=room)
         return Members(ok.members or [], ok.count, ok.claims, ok.connections, ok.events)
 
-    async def history(self, room: str, *, last: int = 0, since: Position | None = None) -> Membership:
-        """The messages a room remembers: the `last` few, or all `since` a position (then `recovered` tells if all)."""
-        ok = await self._ask("history", room=room, last=last or None, since=since)
+    async def history(
+        self, room: str, *, last: int = 0, since: Position | None = None, before: int | None = None
+    ) -> Membership:
+        """The messages a room remembers: the `last` few, those below the offset `before` if that is given; or all
+        `since` a position (then `recovered` tells if all).
+        """
+        ok = await self._ask("history", room=room, last=last or None, since=since, before=before)
         return Membership(room, ok.epoch, ok.offset or 0, ok.recovered, ok.messages)
 
     async def auth(self, token: str) -> float | None:
@@ -221,9 +240,10 @@ class Client:
         request = next(self._ids)
         return await self._answer(request, self._encode({"t": kind, "id": request, **given(fields)}))
 
-    async def _answer(self, request: int, message: bytes) -> Ok:
-        """Says something that has an answer, and waits for it."""
-        waiting = self._waiting[request] = _Waiting()
+    async def _answer(self, request: int, message: bytes, *, again: bool = False) -> Ok:
+        """Says something that has an answer, and waits for it. `again`: it does no harm if it is said twice."""
+        times = 0 if self._lasting is None else self._lasting.times
+        waiting = self._waiting[request] = Waiting(times, message if again else None)
         try:
             await self._say(message)
             await waiting.done.wait()
@@ -305,7 +325,7 @@ class Client:
         return Incoming(self._codec, self._address.max_message_bytes, progress=self._progress, socket=socket)
 
     async def _read(self) -> None:
-        incoming = self._make_incoming(0)
+        incoming = self._incoming = self._make_incoming(0)
         try:
             while True:
                 self._take(await self._socket.receive(), incoming)
@@ -323,6 +343,10 @@ class Client:
         match understood(self._codec, raw):
             case None | Hello():
                 pass
+            case Ok(id="resume") as answer:
+                told_where(self, answer.rooms)
+            case Pong(id="resume"):
+                give_up_unanswered(self)
             case Ok(id=request) | Pong(id=request) as answer if request in self._waiting:
                 self._waiting.pop(request).end(answer)
             case Refusal(id=request) as answer if request in self._waiting:
@@ -331,6 +355,8 @@ class Client:
                 pass  # whoever asked was cancelled
             case Expiring() if self._renewal is not None:
                 self._renewal.want()
+            case Message() as message if self._lasting is not None and not self._where.is_new(message):
+                pass  # a session that goes on may hear it again
             case event:
                 if isinstance(event, Refusal) and event.setting == LISTENS_ONLY and self._renewal is not None:
                     self._renewal.want()
@@ -365,6 +391,9 @@ class Client:
                         return
                     await trio.sleep_forever()
             else:
-                self._end(Disconnected(LOST, f"nothing was heard for {2 * self.heartbeat:g} s"))
+                if self._lasting is None:
+                    self._end(Disconnected(LOST, f"nothing was heard for {2 * self.heartbeat:g} s"))
                 await self._socket.abandon()
-                return
+                if self._lasting is None:
+                    return
+                await trio.sleep(self.heartbeat)

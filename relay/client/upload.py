@@ -161,7 +161,11 @@ class Uploads:
 
     def end(self, why: Disconnected) -> None:
         self._ended = True
-        for upload in self._sending:
+        self.cut(why)
+
+    def cut(self, why: Disconnected) -> None:
+        """The socket is lost: what was not whole is over."""
+        for upload in list(self._sending):
             upload.end(why)
 
     async def _run(self, upload: Upload) -> None:

@@ -65,7 +65,8 @@ async def test_requests_say_what_the_protocol_says(codec: Any):
         await relay.publish("lobby", [1], **options)
         await relay.call("lobby", "move", {"to": "e4"}, timeout=2.5)
         await relay.presence("lobby")
-        await relay.history("lobby", last=3)
+        await relay.history("lobby", last=3, before=9)
+        await relay.publish("lobby", 1, once="k-1")
         await relay.auth("new.token")
         await relay.ping()
         await relay.leave("lobby")
@@ -86,10 +87,11 @@ async def test_requests_say_what_the_protocol_says(codec: Any):
         },
         {"t": "call", "id": 6, "room": "lobby", "method": "move", "data": {"to": "e4"}, "timeout": 2.5},
         {"t": "presence", "id": 7, "room": "lobby"},
-        {"t": "history", "id": 8, "room": "lobby", "last": 3},
-        {"t": "auth", "id": 9, "token": "new.token"},
-        {"t": "ping", "id": 10},
-        {"t": "leave", "id": 11, "room": "lobby"},
+        {"t": "history", "id": 8, "room": "lobby", "last": 3, "before": 9},
+        {"t": "publish", "id": 9, "room": "lobby", "data": 1, "once": "k-1"},
+        {"t": "auth", "id": 10, "token": "new.token"},
+        {"t": "ping", "id": 11},
+        {"t": "leave", "id": 12, "room": "lobby"},
     ]
 
 
