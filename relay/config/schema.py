@@ -159,6 +159,9 @@ class Timeouts(Table, frozen=True):
     ] = 30.0
     parted_message: Annotated[Seconds, about("For a whole message in parts from a client.")] = 600.0
     hook: Annotated[Seconds, about("For one asynchronous plugin hook.")] = 10.0
+    ack: Annotated[
+        Seconds, about("For the receivers of a message to one subject to confirm it, at most; 0: any time.")
+    ] = 30.0
 
 
 class WebSocket(Table, frozen=True):

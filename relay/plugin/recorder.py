@@ -85,6 +85,9 @@ class Recorder:
     def pong(self, request: RequestId) -> bytes | None:
         return None
 
+    def confirm(self, room: str, offset: int) -> bytes | None:
+        return None
+
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None:
         return None
 

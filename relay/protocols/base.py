@@ -46,6 +46,7 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
 class Publish(msgspec.Struct, frozen=True, gc=False):
     """`to` names a subject: only its connections in the room hear it. `echo`: the sender hears it too.
 
+    `confirm`: answered once the receivers have acknowledged it, within so many seconds.
     `once`: a key of the sender's; a publish that comes again with it is answered as before, and not heard again.
     """
 
@@ -58,6 +59,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     echo: bool = False
     ttl: float | None = None
     once: str | None = None
+    confirm: float | None = None
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +87,14 @@ class History(msgspec.Struct, frozen=True, gc=False):
     before: int | None = None
 
 
+class Ack(msgspec.Struct, frozen=True, gc=False):
+    """A message has arrived that its publisher wanted to know of."""
+
+    room: str
+    offset: int
+    id: RequestId = None
+
+
 class Resume(msgspec.Struct, frozen=True, gc=False):
     """By the first message of a socket that goes on with a session: what its client has of each room."""
 
@@ -101,7 +111,7 @@ class Ping(msgspec.Struct, frozen=True, gc=False):
     id: RequestId = None
 
 
-Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Resume | Auth | Ping
+Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Resume | Ack | Auth | Ping
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -191,6 +201,9 @@ class WireProtocol(Protocol):
 
     def left(self, room: str, subject: str, reason: str = "") -> bytes | None:
         """`reason` is for who was put out."""
+
+    def confirm(self, room: str, offset: int) -> bytes | None:
+        """Asks a receiver for an acknowledgement; None: it cannot give any."""
 
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None: ...
     def expiring(self, seconds: float) -> bytes | None: ...

@@ -60,9 +60,9 @@ class Deflated:
     """`inner`, with messages and long answers of at least `least` bytes compressed where that makes them shorter."""
 
     __slots__ = (
-        "_compressor", "_largest", "_last", "_least", "announced", "bare", "bye", "counted", "decode", "error",
-        "expiring", "gap", "hello", "inner", "joined", "left", "name", "opening", "parted", "pong", "request_in",
-        "subprotocol", "takes_parts",
+        "_compressor", "_largest", "_last", "_least", "announced", "bare", "bye", "confirm", "counted", "decode",
+        "error", "expiring", "gap", "hello", "inner", "joined", "left", "name", "opening", "parted", "pong",
+        "request_in", "subprotocol", "takes_parts",
     )  # fmt: skip
 
     def __init__(self, inner: WireProtocol, compressor: Compressor, least: int, part_bytes: int = 16384) -> None:
@@ -87,6 +87,7 @@ class Deflated:
         self.joined = inner.joined
         self.left = inner.left
         self.counted = inner.counted
+        self.confirm = inner.confirm
         self.gap = inner.gap
         self.expiring = inner.expiring
         self.bye = inner.bye

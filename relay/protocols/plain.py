@@ -74,6 +74,9 @@ class Plain:
     def left(self, room: str, subject: str, reason: str = "") -> None:
         return None
 
+    def confirm(self, room: str, offset: int) -> None:
+        return None
+
     def gap(self, room: str, first: int, last: int, reason: str) -> None:
         return None
 

@@ -16,6 +16,7 @@ import msgspec
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import (
+    Ack,
     Auth,
     Call,
     Command,
@@ -61,6 +62,7 @@ class _Publish(_In, tag="publish", kw_only=True, frozen=True):
     to: str | None = None
     echo: bool = False
     once: str | None = None
+    confirm: float | None = None
 
 
 class _Parted(_In, tag="publish", kw_only=True, frozen=True):
@@ -74,6 +76,7 @@ class _Parted(_In, tag="publish", kw_only=True, frozen=True):
     to: str | None = None
     echo: bool = False
     once: str | None = None
+    confirm: float | None = None
 
 
 class _Call(_In, tag="call", kw_only=True, frozen=True):
@@ -94,6 +97,11 @@ class _History(_In, tag="history", kw_only=True, frozen=True):
     before: int | None = None
 
 
+class _Ack(_In, tag="ack", kw_only=True, frozen=True):
+    room: str
+    offset: int
+
+
 class _Resume(_In, tag="resume", kw_only=True, frozen=True):
     rooms: dict[str, Position] = {}
 
@@ -106,7 +114,7 @@ class _Ping(_In, tag="ping", kw_only=True, frozen=True):
     pass
 
 
-_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Resume | _Auth | _Ping
+_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Resume | _Ack | _Auth | _Ping
 
 
 class _OnlyId(msgspec.Struct):
@@ -208,6 +216,7 @@ class _RelayV1(ABC, Generic[Codec]):
                 command.echo,
                 command.ttl,
                 command.once,
+                command.confirm,
             )
         return self._rarer(command)
 
@@ -242,6 +251,7 @@ class _RelayV1(ABC, Generic[Codec]):
             command.echo,
             command.ttl,
             command.once,
+            command.confirm,
         )
 
     def _rarer(self, command: _AnyIn) -> Command:
@@ -258,6 +268,8 @@ class _RelayV1(ABC, Generic[Codec]):
                 return Presence(command.room, command.id)
             case _History():
                 return History(command.room, command.id, command.since, command.last, command.before)
+            case _Ack():
+                return Ack(command.room, command.offset, command.id)
             case _Resume():
                 return Resume(command.rooms, command.id)
             case _Auth():
@@ -379,6 +391,9 @@ class _RelayV1(ABC, Generic[Codec]):
     def left(self, room: str, subject: str, reason: str = "") -> bytes:
         answer = {"t": "left", "room": room, "subject": subject}
         return self._frame({**answer, "reason": reason} if reason else answer)
+
+    def confirm(self, room: str, offset: int) -> bytes:
+        return self._frame({"t": "confirm", "room": room, "offset": offset})
 
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes:
         return self._frame({"t": "gap", "room": room, "from": first, "to": last, "reason": reason})

@@ -49,6 +49,12 @@ async def publish_later(connection: Connection, room: Room, message: Message, co
 
 def begin(connection: Connection, room: Room, command: Publish) -> bool:
     """False: it was published before, and has been answered as then. Raises Refused, with the request's id."""
+    if command.confirm is not None:
+        try:
+            connection.services.acks.check(connection, room, command)
+        except Refused as refused:
+            refused.request = command.id
+            raise
     key = command.once
     if key is None:
         return True
@@ -95,4 +101,7 @@ def _done(connection: Connection, room: Room, command: Publish, offset: int) -> 
     if command.once is not None:
         hub = connection.hub
         hub.receipts(room).done(connection.subject, command.once, offset, hub.clock())
-    connection.ok(command.id, {"offset": offset})
+    if command.confirm is None or command.id is None:
+        connection.ok(command.id, {"offset": offset})
+    else:
+        connection.services.acks.ask(connection, room, command, offset)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Payload
-from relay.protocols.base import Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId, Resume
+from relay.protocols.base import Ack, Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId, Resume
 from relay.protocols.names import check_room_name
 from relay.rooms.presence import listed_without
 from relay.rooms.room import Room
@@ -327,6 +327,10 @@ def resume(connection: Connection, command: Resume) -> None:
     )
 
 
+def ack(connection: Connection, command: Ack) -> None:
+    connection.services.acks.ack(connection, command)
+
+
 def regrant(connection: Connection) -> None:
     """The token is another one: rooms it does not grant are left, and in the others it decides what may be done."""
     grants = connection.identity.grants
@@ -363,6 +367,7 @@ EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     Presence: presence,
     History: recall.history,
     Resume: resume,
+    Ack: ack,
     Auth: renew,
     Ping: ping,
 }

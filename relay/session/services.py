@@ -18,6 +18,7 @@ from relay.limits.buckets import Rate
 from relay.limits.quotas import Quotas
 from relay.plugin.supervisor import Supervised
 from relay.rooms.hub import Hub
+from relay.session.acks import Acks
 from relay.session.resume import Resumption
 from relay.session.timers import Timers, Wheel
 from relay.session.work import Spawn
@@ -60,6 +61,8 @@ class Services:
     """By name, for those who come with one more socket."""
     resumption: Resumption = field(default_factory=Resumption)
     """Sessions that have lost their socket, and the tickets for them."""
+    acks: Acks = field(default_factory=Acks)
+    """Messages whose arrival somebody waits for."""
     producer: Connection | None = None
     """Whose message is being handled just now: who waits if its readers cannot keep up."""
     quotas: Quotas = field(default_factory=Quotas)

@@ -14,6 +14,7 @@ import msgspec
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
 from relay.protocols.base import (
+    Ack,
     Auth,
     Call,
     Command,
@@ -25,6 +26,7 @@ from relay.protocols.base import (
     Position,
     Presence,
     Publish,
+    Resume,
     WireProtocol,
 )
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
@@ -97,6 +99,13 @@ def commands(form: Format) -> list[tuple[dict[str, Any], Command]]:
         ({"t": "history", "room": "r", "id": 5, "last": 3}, History("r", 5, None, 3)),
         ({"t": "history", "room": "r", "since": {"epoch": "e", "offset": 0}}, History("r", None, Position("e", 0))),
         ({"t": "auth", "token": "a.b.c", "id": 6}, Auth("a.b.c", 6)),
+        ({"t": "ack", "room": "r", "offset": 3}, Ack("r", 3)),
+        ({"t": "resume", "id": 8}, Resume({}, 8)),
+        ({"t": "resume", "rooms": {"r": {"epoch": "e", "offset": 2}}}, Resume({"r": Position("e", 2)})),
+        (
+            {"t": "publish", "room": "r", "data": 1, "id": 2, "to": "bob", "confirm": 2.5},
+            Publish("r", data(1), 2, to="bob", confirm=2.5),
+        ),
         ({"t": "ping"}, Ping()),
         ({"t": "ping", "id": "π"}, Ping("π")),
     ]
@@ -135,6 +144,12 @@ def answers(form: Format) -> list[tuple[dict[str, Any], bytes | None]]:
         ({"t": "pong", "id": 0}, say.pong(0)),
         ({"t": "joined", "room": "r", "subject": "ü"}, say.joined("r", "ü")),
         ({"t": "left", "room": "r", "subject": "ann"}, say.left("r", "ann")),
+        (
+            {"t": "joined", "room": "r", "subject": "bob", "claims": {"name": "Bob"}},
+            say.joined("r", "bob", {"name": "Bob"}),
+        ),
+        ({"t": "count", "room": "r", "count": 201, "events": False}, say.counted("r", 201, False)),
+        ({"t": "confirm", "room": "r", "offset": 3}, say.confirm("r", 3)),
         (
             {"t": "gap", "room": "r", "from": 3, "to": 9, "reason": "channels.bulk.capacity"},
             say.gap("r", 3, 9, "channels.bulk.capacity"),
