@@ -24,7 +24,7 @@ from relay.net.websocket import xor_mask
 from relay.protocols.base import WireProtocol
 from relay.protocols.plain import Plain
 from relay.server import Server
-from relay.session.connection import Connection
+from relay.session.metered import make_connection
 
 SETTINGS: Final = """
 [limits]
@@ -79,14 +79,14 @@ class NoPoller:
 
 
 class Relay:
-    """A relay with connections that were never accepted. `now` is its clock, in seconds."""
+    """A relay with connections that were never accepted. `now` is its clock; `tables`: more settings."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: str = "") -> None:
         with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
             folder = Path(name)
             make_dev_certificates(folder / "certs")
             config = folder / "config.toml"
-            config.write_text(SETTINGS)
+            config.write_text(SETTINGS + tables)
             self.server = Server(lambda: load(config, environ={}))
         self.now = 1000.0
         self.services = self.server.services
@@ -100,7 +100,7 @@ class Relay:
         poller: Any = NoPoller()
         link = Link(self.services, transport, poller, self.tick, self.server.state.rules.engine, agreement)
         identity = Identity("bench", time.time() + 86400, None, None, self.grants, b"")
-        link.connection = Connection(self.services, link, identity, protocol, "session", room)
+        link.connection = make_connection(self.services, link, identity, protocol, "session", room)
         link.start(b"")
         self.tick.flush()
         return link

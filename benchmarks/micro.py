@@ -33,6 +33,8 @@ from relay.config import schema
 from relay.delivery.channels import Channels
 from relay.delivery.outbox import Outbox, Tick, put_all
 from relay.limits.buckets import Rate
+from relay.limits.quotas import Bound, take
+from relay.limits.quotas import Rule as QuotaRule
 from relay.model import Kind, Message, Payload
 from relay.net.deflate import Agreement
 from relay.net.link import Link
@@ -228,6 +230,46 @@ def token_parts() -> Iterator[Part]:
             yield Part(f"token: {algorithm}, {how}", partial(verifier.verify, token, now))
 
 
+def plugin_parts() -> Iterator[Part]:
+    """What the relay adds to a plugin's own hook: supervision, the watchdog's marks."""
+    relay = Relay()
+    link = relay.connect("chat:bench")
+    supervised = next(one for one in relay.services.plugins if one.name == "chat")
+    peer: Any = link.connection
+    room = relay.server.hub.open("chat:hook")
+    message = Message("chat:hook", Payload(Kind.TEXT, PAYLOAD), "ann")
+    supervised._on_message = _hook
+    yield Part("plugin: a sync hook that does nothing, called by itself", partial(_hook, room, peer, message))
+    yield Part("plugin: the same under supervision", partial(supervised.message, room, peer, message))
+
+
+def _hook(room: object, peer: object, message: object) -> None:
+    """A plugin that does nothing."""
+
+
+def quota_parts() -> Iterator[Part]:
+    """What one message costs the quotas about it: none, one, and three."""
+    now = itertools.count(1)
+    for count in (1, 3):
+        rules = [
+            QuotaRule(f"q{number}", schema.Quota(counts="messages_in", per="room", rate=1e12), None)
+            for number in range(count)
+        ]
+        bounds = tuple((rule, rule.buckets.hold("chat:a", 0.0)) for rule in rules)
+        what = "one quota" if count == 1 else f"{count} quotas"
+        yield Part(f"quota: {what} asked about a message", partial(_take, bounds, now))
+    frame = masked(TEXT, PAYLOAD)
+    for settings in ("", '[quotas.room]\ncounts = "messages_in"\nper = "room"\nrate = 1000000000\n'):
+        relay = Relay(settings)
+        link = relay.connect("echo:bench")
+        how = "with a quota per room" if settings else "without a quota"
+        yield Part(f"quota: one message read, echoed, {how}", partial(relay.say, link, frame))
+
+
+def _take(bounds: tuple[Bound, ...], now: Iterator[int]) -> None:
+    take(bounds, SIZE, float(next(now)))
+
+
 PARTS: Final = {
     "engine": engine_parts,
     "outbox": outbox_parts,
@@ -235,6 +277,8 @@ PARTS: Final = {
     "deflate": deflate_parts,
     "protocol": protocol_parts,
     "token": token_parts,
+    "plugin": plugin_parts,
+    "quota": quota_parts,
 }
 
 

@@ -294,6 +294,10 @@ def quotas(whole: Config) -> Iterator[Fault]:
             if plugin not in whole.plugins:
                 hint = did_you_mean(plugin, whole.plugins) or f"there are {', '.join(whole.plugins)}"
                 yield ("quotas", name, "plugins", index), "no such plugin", hint
+        for index, tenant in enumerate(rule.tenants):
+            if tenant and tenant not in whole.tenants:
+                hint = did_you_mean(tenant, whole.tenants) or f"there are: {', '.join(whole.tenants) or 'none'}"
+                yield ("quotas", name, "tenants", index), "no such table [tenants.NAME]", hint
         most = whole.limits.message_bytes
         burst = rule.burst or max(1.0, rule.rate)
         if rule.rate and rule.counts in ("bytes_in", "bytes_out") and rule.at_limit != "slow" and burst < most:

@@ -153,6 +153,7 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
             rules.byte_rate,
             __version__,
             key_fetch=key_fetch,
+            bad_token=state.not_authenticated,
             check_revoked=revocations.check,
             quotas=rules.terms[name].quotas,
             decisions=decisions.of_tenant(name) if name else decisions,

@@ -204,6 +204,7 @@ class Credentials:
 
     def _no_good(self, rejected: Rejected) -> Refused:
         self._note_bad()
+        self._connection.services.bad_token(self._connection.address, rejected.code)
         return Refused("unauthorized", f"{rejected.code}: {rejected.reason}", setting=rejected.setting)
 
     def _not_yours(self, why: str) -> Refused:

@@ -53,6 +53,8 @@ class Services:
     """How a key that a token of this issuer names, and nobody knows yet, can be had; None: there is nobody to ask."""
     decisions: Decisions = field(default_factory=Decisions)
     """Who was refused, throttled or closed lately, and why."""
+    bad_token: Callable[[str, str], None] = lambda address, code: None
+    """Told of a token that was no good on a live connection: from where, and why."""
     check_revoked: Callable[[Identity, float], None] = lambda who, now: None
     """Raises Rejected for a token that was revoked since it was verified."""
     plugins: list[Supervised] = field(default_factory=list)

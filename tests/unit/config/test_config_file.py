@@ -178,6 +178,11 @@ def test_all_problems_are_reported_at_once_in_the_order_of_their_lines(fails: Fa
             "[quotas.x]\ncounts = 'calls'\nper = 'plugin'\nrate = 1\nplugins = ['caht']",
             ":5: quotas.x.plugins[0]: no such plugin (did you mean `chat`?)",
         ),
+        (
+            "[quotas.x]\ncounts = 'calls'\nper = 'tenant'\nrate = 1\ntenants = ['']\n[quotas.y]\ncounts = 'calls'\n"
+            "per = 'tenant'\nrate = 1\ntenants = ['amce']\n[tenants.acme]\nhosts = ['acme.example']",
+            ":10: quotas.y.tenants[0]: no such table [tenants.NAME] (did you mean `acme`?)",
+        ),
         ("[quotas.joins]\nrates = 5", ":2: quotas.joins.rates: no such setting"),
         ("limits.slow_down = true", ":1: limits.slow_down: expected a number, got a boolean"),
         ("limits.slow_down = nan", ":1: limits.slow_down: must be finite"),

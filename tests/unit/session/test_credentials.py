@@ -475,9 +475,12 @@ async def test_a_session_that_has_ended_takes_no_token_when_the_key_has_come() -
 
 async def test_who_tries_one_bad_token_after_another_must_wait(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
+        told: list[tuple[str, str]] = []
+        house.services.bad_token = lambda address, code: told.append((address, code))
         ann = house.client()
         codes = [ann.refused(t="auth", token="bad")[0] for _ in range(40)]
         assert codes == ["unauthorized"] * 33 + ["rate_limited"] * 7
+        assert len(told) == 33, "each counts against the address too"
         house.tokens["new"] = identity("ann")
         answer = ann.ask(t="auth", token="new")
         assert answer["code"] == "rate_limited"
