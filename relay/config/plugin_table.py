@@ -35,6 +35,10 @@ class Supervision(Table, frozen=True):
         ),
     ] = 60.0
     tasks: Annotated[Count, about("Tasks, and timers, that one plugin may have at a time.")] = 1000
+    trace: Annotated[
+        bool,
+        about("Each call of a plugin's hooks is a line of the log, of level debug. Costs nothing while it is off."),
+    ] = False
     failure_window: Annotated[Seconds, about("Seconds over which failures are counted.")] = 60.0
 
 

@@ -27,6 +27,7 @@ from relay.plugin.calls import Typed, typed_calls
 from relay.plugin.faults import Faults, Schedule, log
 from relay.plugin.handle import Handle
 from relay.plugin.loader import LoadedPlugin
+from relay.plugin.trace import trace
 from relay.plugin.watchdog import Mark, Watchdog
 from relay.plugin.web import Page, WebRequest, WebResponse, as_response, pages
 from relay.rooms.hub import Hub
@@ -69,6 +70,7 @@ class Supervised:
         self.rooms: Final[dict[str, Room]] = {}
         self.faults: Final = Faults(loaded.name, counters, supervision, clock, self._bind, schedule)
         self._watchdog = watchdog
+        self._traced: Final = supervision.trace
         self.background: Final = Background(self)
         self.handle: Final = Handle(hub, self, supervision.tasks, loaded.publish)
         self._marks: Final[dict[str, Mark]] = {}
@@ -84,7 +86,10 @@ class Supervised:
             from relay.plugin.isolate.standin import standin_for
 
             kind = standin_for(loaded)
-        return kind(loaded.name, loaded.settings, self.handle)
+        plugin = kind(loaded.name, loaded.settings, self.handle)
+        if self._traced:
+            trace(plugin)
+        return plugin
 
     def _bind(self) -> None:
         """Looks at which hooks the plugin has; one that is switched off has those that refuse."""

@@ -87,7 +87,9 @@ class PluginTester:
         )
         self.hub.on_removed = _removed
         self._booked: list[_Booked] = []
-        self._supervision = Supervision(failures=failures, retry=table.pop("retry", 0.0))
+        self._supervision = Supervision(
+            failures=failures, retry=table.pop("retry", 0.0), trace=table.pop("trace", False)
+        )
         self._hook_timeout = hook_timeout
         given = {**table} if owner is not None else {"rooms": rooms, **table}
         self.supervised: Final = self._supervise(name or plugin.__name__.lower(), plugin, given, settings or {})
