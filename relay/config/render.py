@@ -144,6 +144,10 @@ MORE_PLUGINS: Final = """\
 #[plugins.presence]
 #filters = ["chat:*"]
 
+#[plugins.audit]
+#filters = ["*"]
+#file = "audit.jsonl"
+
 # A room that joins another WebSocket service, for example:
 #[plugins.bridge]
 #rooms = "bridge:news"
