@@ -160,6 +160,7 @@ CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {
 CLOSE_FOR_REFUSAL: Final[dict[str, CloseCode]] = {
     "no_such_room": CloseCode.NO_SUCH_ROOM,
     "room_full": CloseCode.TOO_MANY,
+    "room_closed": CloseCode.FORBIDDEN,
     "rate_limited": CloseCode.TOO_MANY,
     "too_many_open_rooms": CloseCode.TOO_MANY,
     "timeout": CloseCode.INTERNAL,
@@ -180,6 +181,8 @@ ERROR_CODES: Final[dict[str, str]] = {
     "too_many_rooms": "you are in as many rooms as one connection may join",
     "too_many_open_rooms": "as many rooms are open as may be",
     "room_full": "the room has as many members as it may have",
+    "room_closed": "the room was closed by an operator",
+    "frozen": "the room is frozen: nobody may publish in it for now",
     "too_many_requests": "too many requests are waiting",
     "rate_limited": "too much at once; `limit` names the setting",
     "bad_part": "a part of a message makes no sense where it came",

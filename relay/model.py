@@ -89,6 +89,14 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
         except _INEXPRESSIBLE:
             return _msgpack.encode(self.raw.decode(errors="replace"))
 
+    def sayable_in_msgpack(self) -> bool:
+        """Whether msgpack can say it; else `as_msgpack` is a text that stands for it."""
+        try:
+            _msgpack.encode(self.value())
+        except _INEXPRESSIBLE:
+            return False
+        return True
+
     def plain(self) -> tuple[Kind, bytes]:
         """As a plain client gets it: (TEXT or BINARY, bytes). A string or `bin` alone loses its wrapping; never
         fails.

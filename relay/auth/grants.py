@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 from relay.auth.refusals import refuse
@@ -121,6 +122,35 @@ class RoomPattern:
         pairs = zip(self._parts, parts, strict=False)  # what is left of `parts` is the tail's
         return all(want == got if want is not None else got != "" for want, got in pairs)
 
+    def shape(self) -> tuple[list[str | None], str | None]:
+        """Its parts, None for any one, and its tail: None: it ends there; else one or more parts follow, of which the
+        first begins with that text.
+        """
+        if self._exact is not None:
+            return [*self._exact.split(":")], None
+        parts = [*self._parts]
+        if self._tail is None:
+            return parts, None
+        *more, tail = self._tail.split(":")
+        return [*parts, *more], tail
+
+    def covers(self, parts: Sequence[str | None], rest: bool) -> bool:
+        """Whether it matches every room that a pattern of these parts does, where None is any one part; with `rest`,
+        one or more parts of any kind follow.
+        """
+        mine, tail = self.shape()
+        count = len(mine)
+        if tail is None:
+            if rest or len(parts) != count:
+                return False
+        elif len(parts) < count or (len(parts) == count and not rest):
+            return False
+        elif tail:
+            first = parts[count] if len(parts) > count else None
+            if first is None or not first.startswith(tail):
+                return False
+        return all(want is None or want == given for want, given in zip(mine, parts, strict=False))
+
     def __repr__(self) -> str:
         return f"<RoomPattern {self.text!r}>"
 
@@ -147,6 +177,25 @@ class PatternSet:
             return True
         return any(pattern.matches(room) for pattern in self._by_parts)
 
+    def covers(self, parts: Sequence[str | None], rest: bool) -> bool:
+        """Whether every room that such a pattern matches (`RoomPattern.covers`) is matched here.
+
+        One of the patterns must do it alone. That is no restriction: what a wildcard stands for has no end, so several
+        patterns that each leave something out leave something out together.
+        """
+        if any(pattern.covers(parts, rest) for pattern in self._by_parts):
+            return True
+        return any(_prefix_covers(prefix, parts, rest) for prefix in self._prefixes)
+
+
+def _prefix_covers(prefix: str, parts: Sequence[str | None], rest: bool) -> bool:
+    """Whether all that such a pattern matches begins with `prefix`, and goes on behind it."""
+    literal = list(takewhile(lambda part: part is not None, parts))
+    begin = ":".join(map(str, literal))
+    if len(literal) < len(parts) or rest:  # a wildcard follows, of which nothing is known but that it is something
+        begin = f"{begin}:" if literal else ""
+    return begin.startswith(prefix)
+
 
 def _complete(room: str) -> bool:
     """A prefix ends before its `*`: what is nothing, or ends in a colon, has not begun its last part."""
@@ -164,6 +213,9 @@ class Bounded(PatternSet):
 
     def matches(self, room: str) -> bool:
         return room.startswith(self._bound) and super().matches(room)
+
+    def covers(self, parts: Sequence[str | None], rest: bool) -> bool:
+        return _prefix_covers(self._bound, parts, rest) and super().covers(parts, rest)
 
 
 class CompiledGrants:
@@ -192,6 +244,10 @@ class CompiledGrants:
 
     def may_join(self, room: str) -> bool:
         return self._join.matches(room)
+
+    def may_join_all(self, parts: Sequence[str | None], rest: bool) -> bool:
+        """Whether it may join every room that a pattern of these parts matches (`RoomPattern.covers`)."""
+        return self._join.covers(parts, rest)
 
     def may_publish(self, room: str) -> bool:
         return self._publish.matches(room)

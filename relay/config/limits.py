@@ -104,6 +104,12 @@ class Limits(Table, frozen=True):
         Bytes,
         about("Bytes (as JSON) of the claims of one token that plugins.NAME.presence_claims shows; more is left out."),
     ] = 1024
+    patterns_per_connection: Annotated[
+        Count, about("Patterns (`join` with `sensors:*`) one connection may hear; 0: none.")
+    ] = 16
+    pattern_rooms: Annotated[
+        Count, about("Open rooms that one connection may hear through its patterns; 0: any number.")
+    ] = 10000
     room_name_bytes: Annotated[int, about("Longest room name, bytes of UTF-8.", ge=1, le=1024)] = 255
     messages_per_second: Annotated[
         float, about("Messages a second from one connection; what exceeds it is read more slowly.", ge=0)

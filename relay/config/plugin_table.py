@@ -99,6 +99,22 @@ class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
         Count, about("Members up to which they are listed for who asks; beyond, the number alone.")
     ] = 1000
     max_members: Annotated[Count, about("Connections in one room; 0: any number.")] = 0
+    max_rooms: Annotated[Count, about("Rooms of this table that may be open at once; 0: any number.")] = 0
+    max_rooms_per_subject: Annotated[Count, about("Rooms of this table that one subject may be in; 0: any number.")] = 0
+    wildcards: Annotated[
+        bool,
+        about(
+            "Its rooms may be heard by a pattern (`join` with `sensors:*`): no join hook is asked then, and nobody is "
+            "told."
+        ),
+    ] = False
+    delta: Annotated[
+        bool,
+        about(
+            "Of a new value of a `key`, a JSON object, those who joined with `delta` are sent only what has changed "
+            "(JSON merge patch)."
+        ),
+    ] = False
     hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
     isolate: Annotated[
         Literal["none", "process"],

@@ -168,6 +168,8 @@ def default_toml() -> str:
             lines += [*toml_named(setting, PluginTable, default_plugins()), "", MORE_PLUGINS]
         elif setting.named:
             lines += toml_example(setting, setting.named)
+        elif setting.name == "aliases":
+            lines += [*comment(setting.meaning), "[aliases]", '#"general" = "chat:main"']
         else:
             lines += toml_table(setting.name, table_of(setting))
     return "\n".join(lines) + "\n"
@@ -305,6 +307,14 @@ def configuration_md() -> str:
             lines += [*markdown_rows("plugins.NAME", PluginTable), *markdown_plugins()]
         elif setting.named:
             lines += [*markdown_table(f"{setting.name}.NAME", setting.named), f"{escaped(setting.meaning)}\n"]
+        elif setting.name == "aliases":
+            row = f'| <a id="aliases"></a>`"ALIAS"` | string | none | {setting.meaning} | `RELAY__ALIASES` |'
+            lines += [
+                "## `[aliases]`\n",
+                "| key | type | default | meaning | environment |\n|---|---|---|---|---|",
+                row,
+                "",
+            ]
         else:
             lines += markdown_table(setting.name, table_of(setting))
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from relay.config.address import EVERY, parse_listen, parse_network
+from relay.config.aliases import alias_problem
 from relay.config.positions import Path
 from relay.config.quotas import Quota, faults
 from relay.config.schema import (
@@ -226,6 +227,9 @@ def config(whole: Config) -> Iterator[Fault]:
         yield from plugins(whole, ("tenants", name, "plugins"), tenant.plugins)
     yield from tenants(whole)
     yield from mtls(whole)
+    for alias, room in whole.aliases.items():
+        if problem := alias_problem(alias, room, whole.aliases):
+            yield ("aliases", alias), problem, ""
     yield from subjects(whole)
     yield from quotas(whole)
     tables: dict[str, Trusted] = {"": whole.auth, **whole.auth.issuers}

@@ -346,6 +346,13 @@ class Config(Table, frozen=True):
     tenants: Annotated[
         dict[str, Tenant], about("Tables [tenants.NAME]. Without any, there is one room space, for all connections.")
     ] = {}
+    aliases: Annotated[
+        dict[str, str],
+        about(
+            'Other names of rooms: `"general" = "chat:main"`. Whoever asks for the alias gets the room; grants are '
+            "asked for the room's own name."
+        ),
+    ] = msgspec.field(default_factory=dict)
     logging: Logging = default(Logging)
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:  # plugins by name: which of their settings are secret?

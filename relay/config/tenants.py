@@ -18,7 +18,8 @@ from relay.config.trust import Auth, Issuer, Trusted, issuers_of
 OWN_LIMITS: Final = (
     "max_connections", "connections_per_subject", "rooms", "message_bytes", "sockets_per_session",
     "parted_message_bytes", "parted_bytes", "parted_streams", "fragments", "control_frames", "control_frames_burst",
-    "rooms_per_connection", "messages_per_second", "messages_burst", "bytes_per_second", "bytes_burst", "slow_down",
+    "rooms_per_connection", "patterns_per_connection", "pattern_rooms",
+    "messages_per_second", "messages_burst", "bytes_per_second", "bytes_burst", "slow_down",
     "requests_waiting",
 )  # fmt: skip
 """Keys of [limits] that a tenant may have its own of. The others are about the time before it is known whose a

@@ -21,6 +21,7 @@ class StandIn(Outbox):
     """
 
     __slots__ = ()
+    tracks = False  # what passes may be held back, or leave by several sockets
 
     def __init__(self, behind: Outbox) -> None:
         super().__init__(behind.channels, behind.owner, behind.tick)

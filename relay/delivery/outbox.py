@@ -83,8 +83,9 @@ class Outbox:
 
     __slots__ = (
         "_scheduled", "_streams", "_turn", "_urgent_left", "channels", "drops", "has_urgent", "lanes", "only", "owner",
-        "part_bytes", "queue", "tick", "touched", "urgent_quota", "waiting",
+        "part_bytes", "queue", "tick", "touched", "urgent_quota", "versions", "waiting",
     )  # fmt: skip
+    tracks = True  # what is put here is what the other end gets, in this order within a lane
 
     def __init__(self, channels: Channels, owner: Owner, tick: Tick, urgent_share: float = 0.8) -> None:
         self.channels = channels
@@ -97,6 +98,8 @@ class Outbox:
         self.only: bytes | None = None  # all that waits, if that is one plain frame: most of the time it is
         self.touched = False
         self.drops: dict[tuple[str, str, str], Drop] | None = None  # by (room, channel, reason)
+        # By room and key: the newest version in the stream, the one before it, and their lane (rooms/delta).
+        self.versions: dict[str, dict[str, tuple[int, int | None, int]]] | None = None
         self.urgent_quota = int(ROUND * urgent_share)
         self._urgent_left = self.urgent_quota
         self._turn = 0
@@ -191,6 +194,8 @@ class Outbox:
     # What the lanes tell.
 
     def dropped(self, lane: Lane, message: Message | None, reason: str) -> None:
+        if self.versions is not None and message is not None and message.key is not None:
+            self.versions.get(message.room, {}).pop(message.key, None)
         room, offset = (message.room, message.offset) if message is not None else ("", 0)
         if self.drops is None:
             self.drops = {}

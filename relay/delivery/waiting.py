@@ -153,6 +153,10 @@ class Waiting:
             self._insert(place, given_up, None)
         return grown <= self.capacity
 
+    def holds(self, message: Message) -> bool:
+        """Whether something of the same room and key waits. Only where the policy is to keep the latest."""
+        return self._place_of(message) >= 0
+
     def _place_of(self, message: Message) -> int:
         """Where a message of the same room and key waits; -1: nowhere."""
         assert message.key is not None

@@ -87,7 +87,12 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         "Rooms are joined and never left.",
         "Leave rooms that are not needed.",
         "Raise the limit, or use one room with channels or keys.",
-        ("limits.rooms_per_connection",),
+        (
+            "limits.rooms_per_connection",
+            "limits.patterns_per_connection",
+            "limits.pattern_rooms",
+            "plugins.NAME.max_rooms_per_subject",
+        ),
         None,
     ),
     "too_many_open_rooms": (
@@ -95,7 +100,7 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         "The relay, or the client's tenant, has as many rooms open as it may have; this would be one more.",
         "Use a room that is open, or try again later.",
         "Raise the limit; `relay_rooms` tells how many there are.",
-        ("limits.rooms",),
+        ("limits.rooms", "plugins.NAME.max_rooms"),
         None,
     ),
     "room_full": (
@@ -105,6 +110,22 @@ ABOUT: Final[dict[str, tuple[tuple[str, ...], str, str, str, tuple[str, ...], in
         "Raise max_members if the room should hold more.",
         ("plugins.NAME.max_members",),
         None,
+    ),
+    "room_closed": (
+        ("request", "api"),
+        "An operator has closed the room; with retry_after, it can be opened again after that many seconds.",
+        "Treat it as gone, or come back after retry_after.",
+        "`relay explain room NAME` shows when; a restart forgets that rooms are closed.",
+        (),
+        403,
+    ),
+    "frozen": (
+        ("request", "api"),
+        "An operator has frozen the room: it can be heard, but nobody may publish in it.",
+        "Show it as read only.",
+        "Unfreeze it through the API; there, a publish with `force` is heard all the same.",
+        (),
+        409,
     ),
     "too_many_requests": (
         ("request", "throttled"),
@@ -243,6 +264,16 @@ _OTHERS: Final = (
         "The client's network is slow, and the message had a `ttl`.",
         "`gap` tells which messages are missing.",
         "Nothing: that is what a ttl is for.",
+    ),
+    Explanation(
+        "room_exists", ("api",), "There is a room of the name that another one was to get.",
+        "Somebody is in it, or something is remembered of it.", "Nothing.",
+        "Choose another name; or close that room and delete its history first.", (), 409,
+    ),
+    Explanation(
+        "other_rules", ("api",), "A room cannot be renamed to a name whose rooms belong to another plugin.",
+        "Rules, hooks and state of a room are its plugin's.", "Nothing.", "Choose a name that the same table serves.",
+        ("plugins.NAME.rooms",), 409,
     ),
     Explanation(
         "loop", REQUEST, "A message came back to the bridge that had sent it.",

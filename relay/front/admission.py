@@ -296,6 +296,7 @@ class Admission:
                     check_open(self.state, self.services)
             tenant = tenant_of(self.state, identity, owner, place.home)
             tenant.check_origin(upgrade.origin, request.host, transport.tls)
+            place = place.at(tenant.services.hub.aliases.resolve(place.home))
             check_home(identity, place, tenant.services)
             session = find_session(identity, place, tenant.services) if place.session else resumed
             compression, config = self.compression, tenant.services.config

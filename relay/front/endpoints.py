@@ -135,6 +135,8 @@ class Pages:
         }
         room = request.parameter("room")
         if room is not None:
+            tenant = self.state.tenants.get(identity.tenant)
+            room = tenant.services.hub.aliases.resolve(room) if tenant is not None else room
             answer["room"] = {"name": room, "join": grants.may_join(room), "publish": grants.may_publish(room)}
         return Response.json(answer, headers=[("Cache-Control", "no-store"), *cors])
 

@@ -6,7 +6,7 @@ before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from relay.auth.tokens import Identity
@@ -39,6 +39,10 @@ class Place:
     session: str = ""
     channels: tuple[int, ...] = ()
     resume: str | None = None
+
+    def at(self, home: str) -> Place:
+        """The same, in that room: the address may have had an alias of it."""
+        return self if home == self.home else replace(self, home=home)
 
 
 def check_open(state: State, services: Services) -> None:

@@ -44,6 +44,7 @@ class Tenant:
             terms.quotas.inherit(services.quotas)
             services.quotas = terms.quotas
         services.hub.most_rooms = terms.config.limits.rooms
+        services.hub.aliases.adopt(terms.config.aliases)
 
     def count_in(self, identity: Identity) -> None:
         """One more connection. Raises Rejected 503, 429. Whoever was counted in owes one `count_out`."""

@@ -61,6 +61,10 @@ class Filtered:
             one.rooms.pop(room.name, None)
         self.owner.freed(room)
 
+    def renamed(self, room: Room, old: str) -> None:
+        for one in self.all:
+            one.renamed(room, old)
+
     def join(self, room: Room, peer: Peer) -> None:
         for one in self.filters:
             one.filter("filter_join", room, peer)

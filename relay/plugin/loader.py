@@ -183,6 +183,10 @@ def accept(
         presence_count_every=table.presence_count_every,
         presence_list_up_to=table.presence_list_up_to,
         max_members=table.max_members,
+        max_rooms=table.max_rooms,
+        max_rooms_per_subject=table.max_rooms_per_subject,
+        wildcards=table.wildcards,
+        delta=table.delta,
     )
     timeout = table.hook_timeout
     methods = {attribute: inspect.getattr_static(plugin, attribute) for attribute in dir(plugin)}

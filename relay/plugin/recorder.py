@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import CloseCode, CloseReason, Refused
-from relay.model import Message
+from relay.model import Message, Payload
 from relay.protocols.base import Auth, Command, Hello, Ping, ProtocolError, Publish, RequestId
 
 
@@ -23,6 +23,7 @@ class Recorder:
     subprotocol: str | None = None
     bare = False
     takes_parts = False
+    patches = False
     _header = struct.Struct(">II")
 
     def __init__(self) -> None:
@@ -43,6 +44,9 @@ class Recorder:
 
     def message(self, message: Message) -> bytes:
         return self._say(message, len(message.data))
+
+    def patch(self, message: Message, base: Message, patch: Payload) -> bytes | None:
+        return None
 
     def parts(self, message: Message) -> None:
         return None
@@ -87,6 +91,9 @@ class Recorder:
 
     def confirm(self, room: str, offset: int) -> bytes | None:
         return None
+
+    def renamed(self, room: str, name: str) -> bytes | None:
+        return self._say(("renamed", room, name), 0)
 
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None:
         return None

@@ -7,10 +7,13 @@ so no number of names makes it grow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import TypeAlias
 
+from relay.auth.grants import Specificity
 from relay.plugin.filters import Filtered
 from relay.plugin.supervisor import Supervised
+from relay.rooms.patterns import Trie
 from relay.rooms.room import RoomRule
 
 Owner: TypeAlias = tuple[RoomRule, Supervised | Filtered]
@@ -21,18 +24,19 @@ def build_router(plugins: Iterable[Supervised]) -> Callable[[str], Owner | None]
     come in the order of the config file; nobody filters its own rooms.
     """
     plugins = list(plugins)
-    ranked = [(pattern, plugin) for plugin in plugins for pattern in plugin.patterns]
-    ranked.sort(key=lambda entry: entry[0].specificity, reverse=True)  # stable: first named stays first
+    owners: Trie[tuple[Specificity, int, Supervised]] = Trie()
+    for place, plugin in enumerate(plugins):
+        for pattern in plugin.patterns:
+            owners.add(*pattern.shape(), (pattern.specificity, -place, plugin))
     filters = [plugin for plugin in plugins if plugin.filters]
     made: dict[tuple[Supervised, ...], Filtered] = {}
 
     def route(room: str) -> Owner | None:
-        for pattern, owner in ranked:
-            if pattern.matches(room):
-                if not filters:
-                    return owner.rule, owner
-                return owner.rule, in_front(room, owner)
-        return None
+        found = owners.match(room)
+        if not found:
+            return None
+        owner = max(found, key=itemgetter(0, 1))[2]
+        return (owner.rule, in_front(room, owner)) if filters else (owner.rule, owner)
 
     def in_front(room: str, owner: Supervised) -> Supervised | Filtered:
         found = tuple(

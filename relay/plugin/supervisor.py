@@ -159,6 +159,11 @@ class Supervised:
             except Refused:
                 pass
 
+    def renamed(self, room: Room, old: str) -> None:
+        """The room has another name. The plugin's own `state` of it is where it was."""
+        self.rooms.pop(old, None)
+        self.rooms[room.name] = room
+
     # Called by a connection. Each raises Refused and nothing else.
 
     def join(self, room: Room, peer: Peer) -> None:

@@ -42,7 +42,7 @@ from relay.plugin.watchdog import Watchdog
 from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
 from relay.rooms.journal import Journal
-from relay.session import requests
+from relay.session import patterns, requests
 from relay.session.services import KeyFetch, Services
 from relay.session.timers import Timer, Timers, Wheel
 from relay.session.work import Spawn
@@ -196,6 +196,8 @@ def _make_hub(
         schedule=schedule,
     )
     hub.on_removed = requests.removed  # type: ignore[assignment]
+    hub.on_renamed = requests.renamed  # type: ignore[assignment]
+    hub.watching.ended = patterns.ended  # type: ignore[assignment]
     return hub
 
 

@@ -28,7 +28,9 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True, gc=False):
-    """`announce`: nobody asked for it, so the client is told that it is in the room now."""
+    """`announce`: nobody asked for it, so the client is told that it is in the room now. `delta`: of a new value it
+    wants to hear what has changed alone.
+    """
 
     room: str
     id: RequestId = None
@@ -36,6 +38,7 @@ class Join(msgspec.Struct, frozen=True, gc=False):
     last: int = 0
     members: bool = False
     announce: bool = False
+    delta: bool = False
 
 
 class Leave(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +105,14 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     id: RequestId = None
 
 
+class Resync(msgspec.Struct, frozen=True, gc=False):
+    """Full values again, of one key of a state room or of all."""
+
+    room: str
+    id: RequestId = None
+    key: str | None = None
+
+
 class Auth(msgspec.Struct, frozen=True, gc=False):
     token: str
     id: RequestId = None
@@ -111,7 +122,7 @@ class Ping(msgspec.Struct, frozen=True, gc=False):
     id: RequestId = None
 
 
-Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Resume | Ack | Auth | Ping
+Command: TypeAlias = Join | Leave | Publish | Call | Presence | History | Resume | Resync | Ack | Auth | Ping
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -182,6 +193,14 @@ class WireProtocol(Protocol):
         """The id in the envelope of a message in parts that cannot be had; None: there is none, or it is broken."""
         ...
 
+    @property
+    def patches(self) -> bool:
+        """Whether `patch` can be had."""
+
+    def patch(self, message: Message, base: Message, patch: Payload) -> bytes | None:
+        """A message as what has changed since `base`, a JSON merge patch; None: it cannot be said so."""
+        ...
+
     def message(self, message: Message) -> bytes: ...
     def parts(self, message: Message) -> Parts | None:
         """A large message to be sent in parts; None: this protocol has none."""
@@ -204,6 +223,9 @@ class WireProtocol(Protocol):
 
     def confirm(self, room: str, offset: int) -> bytes | None:
         """Asks a receiver for an acknowledgement; None: it cannot give any."""
+
+    def renamed(self, room: str, name: str) -> bytes | None:
+        """The room is called `name` from now on."""
 
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes | None: ...
     def expiring(self, seconds: float) -> bytes | None: ...

@@ -14,7 +14,7 @@ import zlib
 from typing import Any, Final
 
 from relay.counters import Counters
-from relay.model import Message
+from relay.model import Message, Payload
 from relay.protocols.base import RequestId, WireProtocol
 from relay.protocols.frames import RSV1, frame, opened
 from relay.protocols.parts import Parts
@@ -61,7 +61,8 @@ class Deflated:
 
     __slots__ = (
         "_compressor", "_largest", "_last", "_least", "announced", "bare", "bye", "confirm", "counted", "decode",
-        "error", "expiring", "gap", "hello", "inner", "joined", "left", "name", "opening", "parted", "pong",
+        "error", "expiring", "gap", "hello", "inner", "joined", "left", "name", "opening", "parted", "patches", "pong",
+        "renamed",
         "request_in", "subprotocol", "takes_parts",
     )  # fmt: skip
 
@@ -76,6 +77,7 @@ class Deflated:
         self.subprotocol = inner.subprotocol
         self.bare = inner.bare
         self.takes_parts = inner.takes_parts
+        self.patches = inner.patches
         self.decode = inner.decode
         self.opening = inner.opening
         self.parted = inner.parted
@@ -89,6 +91,7 @@ class Deflated:
         self.counted = inner.counted
         self.confirm = inner.confirm
         self.gap = inner.gap
+        self.renamed = inner.renamed
         self.expiring = inner.expiring
         self.bye = inner.bye
 
@@ -104,6 +107,10 @@ class Deflated:
             if last[0] is message:
                 return last[1]
         return self._deflated(self.inner.message(message))
+
+    def patch(self, message: Message, base: Message, patch: Payload) -> bytes | None:
+        plain = self.inner.patch(message, base, patch)
+        return plain if plain is None or len(plain) < self._least else self._deflated(plain)
 
     def parts(self, message: Message) -> Parts | None:
         """Parts go as they are: each receiver gets cuts of its own. But what is short enough compressed needs none."""

@@ -23,6 +23,7 @@ class Plain:
     subprotocol: Final[str | None] = None
     bare: Final = True
     takes_parts: Final = False
+    patches: Final = False
 
     def decode(self, opcode: int, payload: bytes, home: str) -> Command:
         return Publish(home, Payload(Kind.TEXT if opcode == 1 else Kind.BINARY, payload))
@@ -50,6 +51,9 @@ class Plain:
     def request_in(self, envelope: bytes) -> None:
         return None
 
+    def patch(self, message: Message, base: Message, patch: Payload) -> None:
+        return None
+
     def parts(self, message: Message) -> None:
         return None
 
@@ -75,6 +79,9 @@ class Plain:
         return None
 
     def confirm(self, room: str, offset: int) -> None:
+        return None
+
+    def renamed(self, room: str, name: str) -> None:
         return None
 
     def gap(self, room: str, first: int, last: int, reason: str) -> None:

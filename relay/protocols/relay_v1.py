@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Kind, Message, Payload
+from relay.protocols import relay_v1_words as words
 from relay.protocols.base import (
     Ack,
     Auth,
@@ -25,133 +26,21 @@ from relay.protocols.base import (
     Join,
     Leave,
     Ping,
-    Position,
     Presence,
     ProtocolError,
     Publish,
     RequestId,
     Resume,
+    Resync,
 )
 from relay.protocols.frames import BINARY, TEXT, frame
 from relay.protocols.parts import CANCEL, FIRST, LAST, Part, Parts, encode_part
 
 Raw: TypeAlias = msgspec.Raw
+_Publish: TypeAlias = words.Publish  # looked up for each message
+_Message: TypeAlias = words.Message
 
-
-class _In(msgspec.Struct, frozen=True, gc=False, tag_field="t", forbid_unknown_fields=True):
-    id: RequestId = None
-
-
-class _Join(_In, tag="join", kw_only=True, frozen=True):
-    room: str
-    since: Position | None = None
-    last: int = 0
-    members: bool = False
-
-
-class _Leave(_In, tag="leave", kw_only=True, frozen=True):
-    room: str
-
-
-class _Publish(_In, tag="publish", kw_only=True, frozen=True):
-    room: str
-    data: Raw
-    channel: str | None = None
-    key: str | None = None
-    ttl: float | None = None
-    to: str | None = None
-    echo: bool = False
-    once: str | None = None
-    confirm: float | None = None
-
-
-class _Parted(_In, tag="publish", kw_only=True, frozen=True):
-    """The envelope of a message in parts: a publish without its data."""
-
-    room: str
-    kind: Literal["json", "text", "binary", "msgpack"]
-    channel: str | None = None
-    key: str | None = None
-    ttl: float | None = None
-    to: str | None = None
-    echo: bool = False
-    once: str | None = None
-    confirm: float | None = None
-
-
-class _Call(_In, tag="call", kw_only=True, frozen=True):
-    room: str
-    method: str
-    data: Raw = Raw()  # absent; `Raw | None` would take nothing but null
-    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
-
-
-class _Presence(_In, tag="presence", kw_only=True, frozen=True):
-    room: str
-
-
-class _History(_In, tag="history", kw_only=True, frozen=True):
-    room: str
-    since: Position | None = None
-    last: int = 0
-    before: int | None = None
-
-
-class _Ack(_In, tag="ack", kw_only=True, frozen=True):
-    room: str
-    offset: int
-
-
-class _Resume(_In, tag="resume", kw_only=True, frozen=True):
-    rooms: dict[str, Position] = {}
-
-
-class _Auth(_In, tag="auth", kw_only=True, frozen=True):
-    token: str
-
-
-class _Ping(_In, tag="ping", kw_only=True, frozen=True):
-    pass
-
-
-_AnyIn: TypeAlias = _Join | _Leave | _Publish | _Call | _Presence | _History | _Resume | _Ack | _Auth | _Ping
-
-
-class _OnlyId(msgspec.Struct):
-    id: RequestId = None
-
-
-class _Message(msgspec.Struct, tag_field="t", tag="message", omit_defaults=True, rename={"sender": "from"}, gc=False):
-    room: str
-    data: Raw
-    sender: str | None = None
-    offset: int = 0
-    channel: str | None = None
-    key: str | None = None
-    to: str | None = None
-    at: float = 0.0
-
-
-class _PartedMessage(
-    msgspec.Struct, tag_field="t", tag="message", omit_defaults=True, rename={"sender": "from"}, gc=False
-):
-    """The envelope of a message in parts: a message without its data."""
-
-    room: str
-    kind: str
-    sender: str | None = None
-    offset: int = 0
-    channel: str | None = None
-    key: str | None = None
-    to: str | None = None
-    at: float = 0.0
-
-
-OPTIONAL: Final = {
-    "from": ("sender", None), "offset": ("offset", 0), "channel": ("channel", None),
-    "key": ("key", None), "to": ("to", None), "at": ("at", 0.0),
-}  # fmt: skip
-"""Fields of a message that a client may do without: as they are called on the wire, and here, and what is not sent."""
+OPTIONAL: Final = words.OPTIONAL
 
 
 def _checked(kind: Kind, payload: bytes) -> bytes:
@@ -202,7 +91,7 @@ class _RelayV1(ABC, Generic[Codec]):
         if opcode != self._opcode:
             raise ProtocolError(CloseReason(CloseCode.UNSUPPORTED_DATA, self._wrong_opcode))
         try:
-            command: _AnyIn = self._decode(payload)
+            command: words.AnyIn = self._decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise self._not_understood(payload, error) from None
         if type(command) is _Publish:
@@ -234,7 +123,7 @@ class _RelayV1(ABC, Generic[Codec]):
 
     def _parted(self, envelope: bytes, payload: Callable[[Kind], bytes]) -> Publish:
         try:
-            command: _Parted = self._decode_parted(envelope)
+            command: words.Parted = self._decode_parted(envelope)
             kind = Kind[command.kind.upper()]
             data = Payload(kind, payload(kind))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -254,27 +143,29 @@ class _RelayV1(ABC, Generic[Codec]):
             command.confirm,
         )
 
-    def _rarer(self, command: _AnyIn) -> Command:
+    def _rarer(self, command: words.AnyIn) -> Command:
         match command:
-            case _Join():
-                return Join(command.room, command.id, command.since, command.last, command.members)
-            case _Leave():
+            case words.Join():
+                return Join(command.room, command.id, command.since, command.last, command.members, delta=command.delta)
+            case words.Leave():
                 return Leave(command.room, command.id)
-            case _Call():
+            case words.Call():
                 data = bytes(command.data)
                 payload = Payload(self._kind, data) if data else None
                 return Call(command.room, command.method, payload, command.id, command.timeout)
-            case _Presence():
+            case words.Presence():
                 return Presence(command.room, command.id)
-            case _History():
+            case words.History():
                 return History(command.room, command.id, command.since, command.last, command.before)
-            case _Ack():
+            case words.Ack():
                 return Ack(command.room, command.offset, command.id)
-            case _Resume():
+            case words.Resume():
                 return Resume(command.rooms, command.id)
-            case _Auth():
+            case words.Resync():
+                return Resync(command.room, command.id, command.key)
+            case words.Auth():
                 return Auth(command.token, command.id)
-            case _Ping():
+            case words.Ping():
                 return Ping(command.id)
         raise AssertionError(command)
 
@@ -314,6 +205,27 @@ class _RelayV1(ABC, Generic[Codec]):
             setattr(sent, name, nothing)
         return sent
 
+    @property
+    def patches(self) -> bool:
+        """Whoever does without offset or key cannot know what a patch is for."""
+        return not {"offset", "key"} & {name for name, _ in self._left_out}
+
+    def patch(self, message: Message, base: Message, patch: Payload) -> bytes | None:
+        if not (self._says(base.data) and self._says(message.data)):
+            return None
+        sent = words.Patch(
+            message.room, Raw(self._payload(patch)), base.offset, message.key, message.offset, message.sender,
+            message.channel, message.at,
+        )  # fmt: skip
+        for name, nothing in self._left_out:
+            if hasattr(sent, name):
+                setattr(sent, name, nothing)
+        return frame(self._opcode, self._encoder.encode(sent))
+
+    def _says(self, document: Payload) -> bool:
+        """Whether this format can say a JSON document just as it is."""
+        return True
+
     def message(self, message: Message) -> bytes:
         return frame(self._opcode, self._encoder.encode(self._as_sent(message)))
 
@@ -326,7 +238,7 @@ class _RelayV1(ABC, Generic[Codec]):
             kind, payload = Kind.JSON, data.as_json()
         elif kind == Kind.JSON and self._kind == Kind.MSGPACK:
             kind, payload = Kind.MSGPACK, data.as_msgpack()
-        head = _PartedMessage(
+        head = words.PartedMessage(
             message.room,
             kind.name.lower(),
             message.sender,
@@ -395,6 +307,9 @@ class _RelayV1(ABC, Generic[Codec]):
     def confirm(self, room: str, offset: int) -> bytes:
         return self._frame({"t": "confirm", "room": room, "offset": offset})
 
+    def renamed(self, room: str, name: str) -> bytes:
+        return self._frame({"t": "renamed", "room": room, "to": name})
+
     def gap(self, room: str, first: int, last: int, reason: str) -> bytes:
         return self._frame({"t": "gap", "room": room, "from": first, "to": last, "reason": reason})
 
@@ -420,9 +335,9 @@ class RelayV1Json(_RelayV1[msgspec.json.Encoder]):
     _wrong_opcode = "relay.v1.json takes text messages only"
     _kind = Kind.JSON
     _encoder = msgspec.json.Encoder()
-    _decode = staticmethod(msgspec.json.Decoder(_AnyIn).decode)
-    _decode_id = staticmethod(msgspec.json.Decoder(_OnlyId).decode)
-    _decode_parted = staticmethod(msgspec.json.Decoder(_Parted).decode)
+    _decode = staticmethod(msgspec.json.Decoder(words.AnyIn).decode)
+    _decode_id = staticmethod(msgspec.json.Decoder(words.OnlyId).decode)
+    _decode_parted = staticmethod(msgspec.json.Decoder(words.Parted).decode)
 
     def _payload(self, payload: Payload) -> bytes:
         return payload.as_json()
@@ -437,9 +352,12 @@ class RelayV1Msgpack(_RelayV1[msgspec.msgpack.Encoder]):
     _wrong_opcode = "relay.v1.msgpack takes binary messages only"
     _kind = Kind.MSGPACK
     _encoder = msgspec.msgpack.Encoder()
-    _decode = staticmethod(msgspec.msgpack.Decoder(_AnyIn).decode)
-    _decode_id = staticmethod(msgspec.msgpack.Decoder(_OnlyId).decode)
-    _decode_parted = staticmethod(msgspec.msgpack.Decoder(_Parted).decode)
+    _decode = staticmethod(msgspec.msgpack.Decoder(words.AnyIn).decode)
+    _decode_id = staticmethod(msgspec.msgpack.Decoder(words.OnlyId).decode)
+    _decode_parted = staticmethod(msgspec.msgpack.Decoder(words.Parted).decode)
 
     def _payload(self, payload: Payload) -> bytes:
         return payload.as_msgpack()
+
+    def _says(self, document: Payload) -> bool:
+        return document.sayable_in_msgpack()

@@ -7,6 +7,7 @@ missed learns whether it got all of it, because a history knows up to which offs
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Protocol
 
@@ -128,6 +129,9 @@ class History:
         # Offsets follow one another, so the place of one is known.
         missed = islice(messages, max(0, offset + 1 - first), None)
         return offset >= self.floor, [message for message in missed if message.to is None or message.to == subject]
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._messages)
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -14,11 +14,15 @@ from relay.delivery.channels import Channels, Lane
 from relay.delivery.outbox import Outbox, put_all
 from relay.errors import Refused
 from relay.model import Message
+from relay.rooms.aliases import Aliases
 from relay.rooms.archive import Archive, Record
+from relay.rooms.delta import Delta, forget_key
 from relay.rooms.journal import Journal
 from relay.rooms.presence import Later, Presence, Schedule
 from relay.rooms.receipts import Receipts
 from relay.rooms.room import Membership, Peer, Room, RoomRule, Router
+from relay.rooms.standing import Standing
+from relay.rooms.watching import Watching
 
 PutAll = Callable[[Iterable[Outbox], Lane, bytes, Message, Outbox | None], None]
 """Puts one frame into many outboxes, but not into the last argument's. Changes nobody's rooms."""
@@ -60,14 +64,20 @@ class Hub:
         self._schedule: Final = schedule if schedule is not None else _no_timers
         self.rooms: Final[dict[str, Room]] = {}
         self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
-        self.on_removed: Callable[[Peer, Room, str], None] | None = None
+        self.aliases: Final = Aliases()
+        self.standing: Final = Standing()
+        self.watching: Final = Watching()
+        self.open_of: Final[dict[str, int]] = {}  # open rooms by plugin, where their number is bounded
+        self.entered_by: Final[dict[tuple[str, str], int]] = {}  # rooms by (plugin, subject), where that is bounded
+        self.on_removed: Callable[[Peer, Room, str, str], None] | None = None
+        self.on_renamed: Callable[[Peer, Room, str], None] | None = None
         self.put_all: PutAll = put_all  # or what writes at once, while nothing else can come
         self.published = 0
         self.delivered = 0
 
     def open(self, name: str) -> Room:
-        """The room of that name, made if need be. Raises Refused: "no_such_room", "too_many_open_rooms", or what the
-        plugin says.
+        """The room of that name, made if need be. Raises Refused: "no_such_room", "room_closed", "too_many_open_rooms",
+        or what the plugin says.
 
         A room that is opened and not joined must be given to `free_if_empty`.
         """
@@ -79,18 +89,27 @@ class Hub:
             if self.most_rooms and len(self.rooms) >= self.most_rooms:
                 raise Refused("too_many_open_rooms", retry_after=5.0, setting="limits.rooms")
             rule, handler = owner
+            self.standing.check(name, self.clock())
+            if rule.max_rooms and self.open_of.get(rule.plugin, 0) >= rule.max_rooms:
+                raise Refused("too_many_open_rooms", retry_after=5.0, setting=f"plugins.{rule.plugin}.max_rooms")
+            handler = self.standing.handler(name, handler)
             room = Room(self, name, rule, handler, self._record(name, rule))
             if rule.presence or rule.presence_claims:
                 room.presence = Presence(room, self._schedule)
             self.rooms[name] = room
+            if rule.max_rooms:
+                self.open_of[rule.plugin] = self.open_of.get(rule.plugin, 0) + 1
             room.holds += 1  # the plugin may use the room while it opens it
             try:
                 handler.opened(room)
             except BaseException:  # the plugin will not have it: there is no room
                 del self.rooms[name]
+                self._uncount(rule)
                 self.archive.sleep(name, _record_of(room))
                 raise
             room.holds -= 1
+            if rule.wildcards:
+                self.watching.opened(room)
         return room
 
     def _record(self, name: str, rule: RoomRule) -> Record:
@@ -118,9 +137,16 @@ class Hub:
         """Frees a room nobody is in. Its messages and receipts sleep in the archive; the plugin's state goes."""
         if not room.members and not room.holds and self.rooms.get(room.name) is room:
             del self.rooms[room.name]
+            if room.rule.wildcards:
+                self.watching.freed(room)
+            self._uncount(room.rule)
             room.handler.freed(room)
             if room.history or room.receipts:
                 self.archive.sleep(room.name, _record_of(room))
+
+    def _uncount(self, rule: RoomRule) -> None:
+        if rule.max_rooms:
+            self.open_of[rule.plugin] -= 1
 
     def join(
         self,
@@ -130,10 +156,12 @@ class Hub:
         may_publish: bool,
         may_see: bool = True,
         claims: Mapping[str, Any] | None = None,
+        delta: bool = False,
     ) -> Membership:
-        """Puts a peer into a room; both maps. `claims`: what its token says that others may see.
+        """Puts a peer into a room; both maps. `claims`: what its token says that others may see. `delta`: it wants to
+        hear what has changed alone, where the rule allows that.
 
-        Raises Refused("already_joined", "room_full").
+        Raises Refused("already_joined", "room_full", "too_many_rooms").
         """
         if peer in room.members:
             raise Refused("already_joined")
@@ -142,9 +170,18 @@ class Hub:
             raise Refused("room_full", "the room is full", setting=f"plugins.{rule.plugin}.max_members")
         membership = Membership(room, may_publish, may_see)
         count = room.subjects.get(peer.subject, 0)
+        if rule.max_rooms_per_subject and not count:
+            self._enter(rule, peer.subject)
         room.members[peer] = membership
         room.subjects[peer.subject] = count + 1
-        room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
+        if delta and rule.delta:
+            if room.delta is None:
+                room.delta = Delta()
+            room.delta.add(peer)
+            if room.watchers is not None and peer in room.watchers:
+                room.lose(peer)
+        else:
+            room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
         self.joined.setdefault(peer, {})[room.name] = membership
         if room.presence is not None:
             room.presence.came(peer, claims, first=not count)
@@ -158,10 +195,7 @@ class Hub:
         if membership is None:
             return False
         membership.live = False
-        audience = room.audience[peer.protocol]
-        del audience[peer]
-        if not audience:
-            del room.audience[peer.protocol]
+        self._unhear(peer, room)
         rooms = self.joined[peer]
         del rooms[room.name]
         if not rooms:
@@ -173,22 +207,56 @@ class Hub:
             del room.subjects[peer.subject]
             if room.presence is not None:
                 room.presence.went(peer.subject)
+            if room.rule.max_rooms_per_subject:
+                self._exit(room.rule, peer.subject)
         self.free_if_empty(room)
         return True
 
-    def remove(self, peer: Peer, room: Room, why: str) -> None:
+    def _unhear(self, peer: Peer, room: Room) -> None:
+        watches = room.watchers is not None and peer in room.watchers
+        if room.delta is not None and peer in room.delta:
+            room.delta.remove(peer, room.name)
+            if watches:
+                room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
+        elif not watches:
+            room.lose(peer)
+
+    def _enter(self, rule: RoomRule, subject: str) -> None:
+        whose = rule.plugin, subject
+        count = self.entered_by.get(whose, 0)
+        if count >= rule.max_rooms_per_subject:
+            setting = f"plugins.{rule.plugin}.max_rooms_per_subject"
+            raise Refused(
+                "too_many_rooms", "you are in as many rooms of this kind as a subject may be", setting=setting
+            )
+        self.entered_by[whose] = count + 1
+
+    def _exit(self, rule: RoomRule, subject: str) -> None:
+        whose = rule.plugin, subject
+        left = self.entered_by[whose] - 1
+        if left:
+            self.entered_by[whose] = left
+        else:
+            del self.entered_by[whose]
+
+    def remove(self, peer: Peer, room: Room, why: str, code: str = "forbidden") -> None:
         """Makes a peer leave. `on_removed`, handed in, sees to it: the plugin hears of it, and the peer."""
         if peer not in room.members:
             return
         if self.on_removed is None:
             self.leave(peer, room)
         else:
-            self.on_removed(peer, room, why)
+            self.on_removed(peer, room, why, code)
 
     def rewire(self, peer: Peer) -> None:
         """A peer's outbox is another one from now on."""
         for membership in self.memberships(peer).values():
-            membership.room.audience[peer.protocol][peer] = peer.outbox
+            room = membership.room
+            if room.delta is not None and peer in room.delta:
+                room.delta.rewire(peer, room.name)
+            else:
+                room.audience[peer.protocol][peer] = peer.outbox
+        self.watching.rewire(peer)
 
     def memberships(self, peer: Peer) -> dict[str, Membership]:
         """The rooms a peer is in; do not keep it."""
@@ -222,6 +290,7 @@ class Hub:
     def written(self, room: Room, message: Message, skip: Peer | None) -> None:
         """A message of a durable room is on disk: now it is heard. The second half of `publish`."""
         room.offset = message.offset
+        message.room = room.name  # it may have another one since
         if room.history is not None:
             room.history.add(message)
         self.published += 1
@@ -264,9 +333,24 @@ class Hub:
                     if outbox is not unheard:
                         outbox.put_parts(index, parts, message)
             self.delivered += len(audience) - (skip in audience)
+        if room.delta is not None:
+            lane = self.channels.lanes[index]
+            self.delivered += room.delta.deliver(message, lane, unheard, self.part_bytes, self._put_many)
+
+    def _put_many(self, boxes: list[Outbox], lane: Lane, frame: bytes, message: Message) -> None:
+        self.put_all(boxes, lane, frame, message, None)
+
+    def resend(self, peer: Peer, room: Room, message: Message) -> None:
+        """Puts a full value of a state room into the outbox of one of those who hear what has changed."""
+        if room.delta is not None:
+            channel = message.channel
+            lane = self.channels.lanes[room.rule.channel if channel is None else self.channels.index(channel)]
+            room.delta.resend(peer, message, lane, self.part_bytes, self._put_many)
 
     def deliver_to(self, peer: Peer, index: int, message: Message) -> None:
         """Puts a message into one outbox."""
+        if peer.outbox.versions is not None and message.key is not None:
+            forget_key(peer.outbox, message.room, message.key)  # it is another value than the room's
         parts = peer.protocol.parts(message) if len(message.data.raw) > self.part_bytes else None
         if parts is None:
             peer.outbox.put(index, peer.protocol.message(message), message)

@@ -25,8 +25,9 @@ ENTRY: Final = 300  # bytes that an entry counts beside its data
 
 @dataclass(slots=True, frozen=True)
 class Written:
-    """A message. `skip` will not hear it."""
+    """A message of a room, which was called `name` then. `skip` will not hear it."""
 
+    name: str
     room: Room
     message: Message
     skip: Peer | None
@@ -36,6 +37,7 @@ class Written:
 class Receipted:
     """A publish with a key was answered with `offset`."""
 
+    name: str
     room: Room
     subject: str
     key: str
@@ -51,6 +53,24 @@ class Forgotten:
 
 
 @dataclass(slots=True, frozen=True)
+class Renamed:
+    """All of a room has another name from here on."""
+
+    old: str
+    new: str
+
+
+@dataclass(slots=True, frozen=True)
+class Trimmed:
+    """What a room remembers begins behind `floor`; its epoch and offsets stay."""
+
+    name: str
+    epoch: str
+    offset: int
+    floor: int
+
+
+@dataclass(slots=True, frozen=True)
 class Afterwards:
     """What is to be done once all before it is written, or cannot be."""
 
@@ -58,7 +78,7 @@ class Afterwards:
     failed: Callable[[Refused], None]
 
 
-Entry: TypeAlias = Written | Receipted | Forgotten | Afterwards
+Entry: TypeAlias = Written | Receipted | Forgotten | Renamed | Trimmed | Afterwards
 
 
 class Journal:
@@ -80,14 +100,21 @@ class Journal:
         room.numbered = message.offset = room.numbered + 1
         room.holds += 1
         self.bytes += len(message.data.raw) + ENTRY
-        self._put(Written(room, message, skip))
+        self._put(Written(room.name, room, message, skip))
 
     def receipt(self, room: Room, subject: str, key: str, offset: int, at: float) -> None:
-        self._put(Receipted(room, subject, key, offset, at))
+        self._put(Receipted(room.name, room, subject, key, offset, at))
 
     def forget(self, name: str) -> None:
         """A room is forgotten: what the disk has of it too."""
         self._put(Forgotten(name))
+
+    def rename(self, old: str, new: str) -> None:
+        self._put(Renamed(old, new))
+
+    def trim(self, name: str, epoch: str, offset: int, floor: int) -> None:
+        """What is up to `floor` is not remembered any more."""
+        self._put(Trimmed(name, epoch, offset, floor))
 
     def afterwards(self, done: Callable[[], None], failed: Callable[[Refused], None]) -> None:
         """Calls one of the two when all that was queued before has been written, or could not be."""
@@ -119,6 +146,8 @@ class Journal:
         if problem is not None:
             self.failures += 1
             entries = entries + self.take()
+            # In memory these have happened: they are written with what comes next.
+            self._entries = [entry for entry in entries if isinstance(entry, Renamed | Trimmed)]
         for entry in entries:
             try:
                 self._settle(entry, problem)

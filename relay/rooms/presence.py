@@ -171,11 +171,12 @@ class Presence:
     def _tell(self, who: Peer | None, event: Callable[[WireProtocol], bytes | None]) -> None:
         room = self._room
         index, members = room.rule.channel, room.members
-        for protocol, audience in room.audience.items():
+        every = [*room.audience.items(), *(room.delta.audience.items() if room.delta is not None else ())]
+        for protocol, audience in every:
             told = event(protocol)
             if told is not None:
                 for peer, outbox in audience.items():
-                    if peer is not who and members[peer].may_see:
+                    if peer is not who and peer in members and members[peer].may_see:  # some only hear it by a pattern
                         outbox.put(index, told)
 
 

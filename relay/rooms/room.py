@@ -19,6 +19,7 @@ from relay.rooms.history import History
 from relay.rooms.receipts import Receipts
 
 if TYPE_CHECKING:
+    from relay.rooms.delta import Delta
     from relay.rooms.hub import Hub
     from relay.rooms.journal import Journal
     from relay.rooms.presence import Presence
@@ -47,7 +48,8 @@ class RoomRule:
     """What the config says about the rooms of one plugin table. `channel` is a lane's index.
 
     `last_value`: whoever joins hears the newest message. `durable`: a message is heard once it is on disk. What begins
-    with `presence` is as in the plugin's table.
+    with `presence` is as in the plugin's table. `wildcards`: it may be heard by a pattern. `delta`: of a new value what
+    has changed may be sent alone.
     """
 
     plugin: str
@@ -64,6 +66,10 @@ class RoomRule:
     presence_events_up_to: int = 200
     presence_count_every: float = 5.0
     presence_list_up_to: int = 1000
+    max_rooms: int = 0
+    max_rooms_per_subject: int = 0
+    wildcards: bool = False
+    delta: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,6 +108,7 @@ class Room:
 
     __slots__ = (
         "audience",
+        "delta",
         "drops",
         "epoch",
         "handler",
@@ -118,6 +125,7 @@ class Room:
         "rule",
         "state",
         "subjects",
+        "watchers",
     )
 
     def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, record: Record) -> None:
@@ -131,12 +139,22 @@ class Room:
         self.receipts: Receipts | None = record.receipts
         self.journal: Journal | None = hub.journal if rule.durable else None
         self.members: dict[Peer, Membership] = {}
-        self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}  # members again, by how they want to be spoken to
+        # Who hears all that is said, by how they want to be spoken to: members, but for those in `delta`, and watchers.
+        self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}
+        self.delta: Delta | None = None  # members that want to hear what has changed alone
+        self.watchers: dict[Peer, int] | None = None  # who hears it by patterns, and by how many
         self.subjects: dict[str, int] = {}  # how many connections each subject has in here
         self.presence: Presence | None = None  # what members are told of each other, where they are
         self.state: dict[str, Any] = {}
         self.drops: dict[tuple[str, str], int] = {}  # messages that members did not get, by (channel, reason)
         self.holds = 0  # who needs the room open without being in it: a hook that is still deciding
+
+    def lose(self, peer: Peer) -> None:
+        """A peer hears no more."""
+        audience = self.audience[peer.protocol]
+        del audience[peer]
+        if not audience:
+            del self.audience[peer.protocol]
 
     # What a plugin uses.
 
@@ -236,6 +254,7 @@ class Handler(Protocol):
     def joined(self, room: Room, peer: Peer) -> None: ...
     def opened(self, room: Room) -> None: ...
     def freed(self, room: Room) -> None: ...
+    def renamed(self, room: Room, old: str) -> None: ...
 
 
 Router = Callable[[str], tuple[RoomRule, Handler] | None]

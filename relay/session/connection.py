@@ -150,7 +150,7 @@ class Connection:
     def execute(self, command: Command) -> None:
         """Any command; refusals are answered here, with its id."""
         try:
-            requests.EXECUTE[type(command)](self, command)
+            requests.execute(self, command)
         except Refused as refused:
             refused.request = command.id
             refused.room = refused.room or getattr(command, "room", "")
@@ -281,6 +281,7 @@ class Connection:
         """Leaves all rooms."""
         for membership in list(self.hub.memberships(self).values()):
             requests.depart(self, membership.room)
+        self.hub.watching.drop(self)
 
     # Answers.
 

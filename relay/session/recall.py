@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from relay.delivery.channels import Overflow
 from relay.errors import Refused
 from relay.model import Message
-from relay.protocols.base import History, Join, Position
+from relay.protocols.base import History, Join, Position, Resync
 from relay.rooms.archive import Record
 from relay.rooms.room import Room, RoomRule
 
@@ -33,7 +33,7 @@ def recalled(connection: Connection, room: Room | Record, rule: RoomRule, asked:
             recovered, messages = history.since(asked.since.offset, room.offset, now, subject)
         elif history is None and asked.since == Position(room.epoch, room.offset):
             recovered = True  # nothing is remembered, and nothing was missed
-        kept = _affordable(connection, rule, messages[-MOST_MESSAGES:])
+        kept = affordable(connection, rule, messages[-MOST_MESSAGES:])
         if len(kept) == len(messages) and recovered:
             return {"messages": kept, "recovered": True}
         first = kept[0].offset if kept else room.offset + 1 if history is None else history.floor + 1
@@ -46,11 +46,11 @@ def recalled(connection: Connection, room: Room | Record, rule: RoomRule, asked:
         messages = history.last(wanted + 1, now, subject)
     else:
         messages = history.before(before, wanted + 1, now, subject)
-    kept = _affordable(connection, rule, messages[-wanted:])
+    kept = affordable(connection, rule, messages[-wanted:])
     return {"messages": kept, "more": len(kept) < len(messages)}
 
 
-def _affordable(connection: Connection, rule: RoomRule, messages: list[Message]) -> list[Message]:
+def affordable(connection: Connection, rule: RoomRule, messages: list[Message]) -> list[Message]:
     """The newest of them, as many as fit into half of the channel they will go by."""
     budget = connection.hub.channels.lanes[rule.channel].capacity // 2
     kept = 0
@@ -67,7 +67,7 @@ def send_remembered(connection: Connection, room: Room, last: int) -> None:
     if room.history is None:
         return
     messages = room.history.last(min(last, MOST_MESSAGES), connection.hub.clock(), connection.subject)
-    for message in _affordable(connection, room.rule, messages):
+    for message in affordable(connection, room.rule, messages):
         connection.outbox.put(room.rule.channel, connection.protocol.message(message), message)
 
 
@@ -100,3 +100,21 @@ def history(connection: Connection, command: History) -> None:
     frame = connection.protocol.ok(command.id, result)
     if frame is not None and command.id is not None:
         connection.outbox.put(answer_lane(connection, rule), frame)
+
+
+def resync(connection: Connection, command: Resync) -> None:
+    """Full values of a state room again, as many as half the channel carries; with `more` the others come as they
+    change. Raises Refused.
+    """
+    membership = connection.hub.memberships(connection).get(command.room)
+    if membership is None:
+        raise Refused("not_joined")
+    room = membership.room
+    if room.delta is None or connection not in room.delta:
+        raise Refused("bad_request", "only a member that joined with `delta` can ask for full values again")
+    room.delta.forget(connection, room.name, command.key)
+    values = room.delta.newest(command.key)
+    kept = affordable(connection, room.rule, values)
+    connection.ok(command.id, {"room": room.name, "values": len(kept), "more": len(kept) < len(values)})
+    for message in kept:
+        connection.hub.resend(connection, room, message)

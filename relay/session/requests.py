@@ -10,13 +10,29 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from relay.errors import ERROR_CODES, CloseCode, CloseReason, Refused
+from msgspec import structs
+
+from relay.errors import CLOSE_FOR_REFUSAL, ERROR_CODES, CloseCode, CloseReason, Refused
 from relay.model import Payload
-from relay.protocols.base import Ack, Auth, Call, History, Join, Leave, Ping, Presence, Publish, RequestId, Resume
+from relay.protocols.base import (
+    Ack,
+    Auth,
+    Call,
+    Command,
+    History,
+    Join,
+    Leave,
+    Ping,
+    Presence,
+    Publish,
+    RequestId,
+    Resume,
+    Resync,
+)
 from relay.protocols.names import check_room_name
 from relay.rooms.presence import listed_without
 from relay.rooms.room import Room
-from relay.session import publishing, recall
+from relay.session import patterns, publishing, recall
 from relay.session.spending import spend
 from relay.session.work import Job
 
@@ -41,6 +57,9 @@ def check_channel(connection: Connection, channel: str, request: RequestId) -> N
 
 def join(connection: Connection, command: Join, *, at_start: bool = False) -> None:
     """Raises Refused. An async hook decides later, and what else is asked of the room waits until it has."""
+    if "*" in command.room:
+        patterns.join(connection, command)
+        return
     name = command.room
     if _waits(connection, name, command):
         return
@@ -49,6 +68,9 @@ def join(connection: Connection, command: Join, *, at_start: bool = False) -> No
     limits = connection.services.config.limits
     if problem := check_room_name(name, limits.room_name_bytes):
         raise Refused("bad_room", f"not a valid room name: {problem}", setting="limits.room_name_bytes")
+    if name in connection.hub.aliases:  # what the token puts one into is the room it names: no other one
+        join(connection, structs.replace(command, room=connection.hub.aliases.resolve(name)))
+        return
     if not (grants.may_join(name) or at_start):
         raise Refused("forbidden", "your token does not let you join this room")
     if command.members and not grants.may_see(name):
@@ -105,7 +127,8 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
     may_see = not room.rule.presence or grants.may_see(room.name)
     may_publish = connection.credentials.may_publish(room.name)
     claims = connection.identity.public
-    connection.hub.join(connection, room, may_publish=may_publish, may_see=may_see, claims=claims)
+    patches = command.delta and room.rule.delta and connection.protocol.patches
+    connection.hub.join(connection, room, may_publish=may_publish, may_see=may_see, claims=claims, delta=patches)
     if command.id is None:  # joined by its address or its token: there is no request to answer
         if command.announce:
             connection.answer(connection.protocol.joined(room.name, connection.subject))
@@ -115,6 +138,8 @@ def _joined(connection: Connection, command: Join, room: Room) -> None:
             _last_value(connection, room)
         return
     result: dict[str, Any] = {"room": room.name, "epoch": room.epoch, "offset": room.offset}
+    if command.delta:
+        result["delta"] = patches
     if (command.since is not None or command.last) and grants.may_read_history(room.name):
         result.update(recall.recalled(connection, room, room.rule, command))
     if command.members:
@@ -145,6 +170,9 @@ def _members(connection: Connection, room: Room) -> dict[str, Any]:
 
 
 def leave(connection: Connection, command: Leave) -> None:
+    if "*" in command.room:
+        patterns.leave(connection, command)
+        return
     if _waits(connection, command.room, command):
         return
     room = _joined_room(connection, command.room)
@@ -194,16 +222,33 @@ def later_in(connection: Connection, room: Room, channel: str | None, job: Job) 
     connection.later(room.name, channel, held, lambda: _let_go(connection, room))
 
 
-def removed(connection: Connection, room: Room, why: str) -> None:
-    """A plugin, or a new token, takes the connection out of a room."""
-    connection.note("kicked", "forbidden", None, why, room.name, room.rule.plugin)
+def removed(connection: Connection, room: Room, why: str, code: str = "forbidden") -> None:
+    """A plugin, an operator or a new token takes the connection out of a room."""
+    connection.note("kicked", code, None, why, room.name, room.rule.plugin)
     depart(connection, room)
     connection.answer(connection.protocol.left(room.name, connection.subject, why))
-    connection.answer(
-        connection.protocol.error(None, Refused("forbidden", why or f"you were removed from {room.name}"))
-    )
+    connection.answer(connection.protocol.error(None, Refused(code, why or f"you were removed from {room.name}")))
     if room.name == connection.home:
-        connection.close(CloseReason(CloseCode.FORBIDDEN, why or "you were removed from the room"))
+        closing = CLOSE_FOR_REFUSAL.get(code, CloseCode.FORBIDDEN)
+        connection.close(CloseReason(closing, why or "you were removed from the room"))
+
+
+def renamed(connection: Connection, room: Room, old: str) -> None:
+    """A room the connection is in has another name: it is told, and stays if its token grants that one."""
+    if connection.home == old:
+        connection.home = room.name
+    connection.answer(connection.protocol.renamed(old, room.name))
+    if connection.identity.grants.may_join(room.name):
+        set_rights(connection, room)
+    else:
+        room.kick(connection, f"your token does not grant {room.name}, as {old} is called now")
+
+
+def set_rights(connection: Connection, room: Room) -> None:
+    """What its token lets a member do."""
+    membership = room.members[connection]
+    membership.may_publish = connection.credentials.may_publish(room.name)
+    membership.may_see = not room.rule.presence or connection.identity.grants.may_see(room.name)
 
 
 def may_begin(connection: Connection, command: Publish, size: int) -> None:
@@ -251,6 +296,9 @@ def _check_outside(connection: Connection, command: Publish) -> None:
 def publish_from_outside(connection: Connection, command: Publish) -> None:
     """A message for a room the sender is not in: allowed by its grants alone."""
     name = command.room
+    if name in connection.hub.aliases:
+        connection.publish(structs.replace(command, room=connection.hub.aliases.resolve(name)))
+        return
     _check_outside(connection, command)
     message = connection.said(command)
     try:
@@ -337,12 +385,12 @@ def regrant(connection: Connection) -> None:
     for membership in list(connection.hub.memberships(connection).values()):
         room = membership.room
         if grants.may_join(room.name):
-            membership.may_publish = connection.credentials.may_publish(room.name)
-            membership.may_see = not room.rule.presence or grants.may_see(room.name)
+            set_rights(connection, room)
             if room.presence is not None:
                 room.presence.renewed(connection.subject, connection.identity.public)
         else:
             room.kick(connection, UNGRANTED)
+    patterns.regrant(connection)
 
 
 def _joined_room(connection: Connection, name: str) -> Room:
@@ -360,6 +408,14 @@ def _waits(connection: Connection, name: str, command: Any) -> bool:
     return True
 
 
+def execute(connection: Connection, command: Command) -> None:
+    """Any command but publish. An alias is the room it leads to, from here on. Raises Refused."""
+    room = getattr(command, "room", "")
+    if room in connection.hub.aliases:
+        command = structs.replace(command, room=connection.hub.aliases.resolve(room))
+    EXECUTE[type(command)](connection, command)
+
+
 EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     Join: join,
     Leave: leave,
@@ -368,6 +424,7 @@ EXECUTE: Final[dict[type, Callable[[Any, Any], None]]] = {
     History: recall.history,
     Resume: resume,
     Ack: ack,
+    Resync: recall.resync,
     Auth: renew,
     Ping: ping,
 }

@@ -14,6 +14,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +24,7 @@ from relay.errors import ConfigError, ConfigProblem
 from relay.model import Kind, Message, Payload
 from relay.rooms.archive import Record
 from relay.rooms.hub import Hub
-from relay.rooms.journal import Entry, Forgotten, Journal, Receipted, Written
+from relay.rooms.journal import Entry, Forgotten, Journal, Receipted, Renamed, Trimmed, Written
 from relay.rooms.receipts import Receipts
 
 log = logging.getLogger("relay.store")
@@ -57,6 +58,7 @@ class Batch(NamedTuple):
     messages: list[Row]
     receipts: list[Row]
     forgotten: list[Row]
+    renamed: list[Row]
 
 
 class SqliteStore:
@@ -163,31 +165,21 @@ class SqliteStore:
         for journal in self._journals:
             if len(journal):
                 entries = journal.take()
-                batch = _batch(journal.space, entries)
-                problem = await trio.to_thread.run_sync(self._commit, batch)
+                problem = await trio.to_thread.run_sync(self._commit, _batches(journal.space, entries))
                 if problem is not None and trio.current_time() - self._told >= TELL_EVERY:
                     self._told = trio.current_time()
                     fields = {"file": str(self.file), "setting": SETTING}
                     log.error("messages cannot be written: %s", problem, extra={"fields": fields})
                 journal.settle(entries, None if problem is None else "the message could not be written to disk")
 
-    def _commit(self, batch: Batch) -> str | None:
-        """In a thread. What went wrong; None: all of it is on disk."""
+    def _commit(self, batches: list[Batch]) -> str | None:
+        """In a thread, one transaction. What went wrong; None: all of it is on disk."""
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
-                for table in ("rooms", "messages", "receipts"):
-                    db.executemany(f"DELETE FROM {table} WHERE space = ? AND room = ?", batch.forgotten)  # noqa: S608
-                db.executemany("INSERT OR REPLACE INTO rooms VALUES (?, ?, ?, ?, ?)", batch.rooms)
-                db.executemany("INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch.messages)
-                db.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)", batch.receipts)
-                past = [(space, room, floor) for space, room, _, _, floor in batch.rooms]
-                db.executemany("DELETE FROM messages WHERE space = ? AND room = ? AND offset <= ?", past)
-                if batch.receipts:
-                    oldest = max(at for *_, at in batch.receipts) - self._receipt_seconds  # type: ignore[type-var,operator]
-                    old = {(space, room, oldest) for space, room, *_ in batch.receipts}
-                    db.executemany("DELETE FROM receipts WHERE space = ? AND room = ? AND at < ?", old)
+                for batch in batches:
+                    self._write(batch)
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
@@ -197,29 +189,58 @@ class SqliteStore:
             return str(error)
         return None
 
+    def _write(self, batch: Batch) -> None:
+        db = self._db
+        for table in ("rooms", "messages", "receipts"):
+            db.executemany(f"DELETE FROM {table} WHERE space = ? AND room = ?", batch.forgotten)  # noqa: S608
+            replaced = [(space, new) for new, space, _ in batch.renamed]  # nobody's: else there would be no such rename
+            db.executemany(f"DELETE FROM {table} WHERE space = ? AND room = ?", replaced)  # noqa: S608
+            db.executemany(f"UPDATE {table} SET room = ? WHERE space = ? AND room = ?", batch.renamed)  # noqa: S608
+        db.executemany("INSERT OR REPLACE INTO rooms VALUES (?, ?, ?, ?, ?)", batch.rooms)
+        db.executemany("INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", batch.messages)
+        db.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?)", batch.receipts)
+        past = [(space, room, floor) for space, room, _, _, floor in batch.rooms]
+        db.executemany("DELETE FROM messages WHERE space = ? AND room = ? AND offset <= ?", past)
+        if batch.receipts:
+            oldest = max(at for *_, at in batch.receipts) - self._receipt_seconds  # type: ignore[type-var,operator]
+            old = {(space, room, oldest) for space, room, *_ in batch.receipts}
+            db.executemany("DELETE FROM receipts WHERE space = ? AND room = ? AND at < ?", old)
+
+
+def _batches(space: str, entries: list[Entry]) -> list[Batch]:
+    """What is forgotten or renamed comes before all else of its batch, so each of them begins another one."""
+    starts = [place for place, entry in enumerate(entries) if isinstance(entry, Forgotten | Renamed)]
+    cuts = [0, *starts, len(entries)]
+    return [_batch(space, entries[begin:end]) for begin, end in pairwise(cuts) if begin < end]
+
 
 def _batch(space: str, entries: list[Entry]) -> Batch:
     rooms: dict[str, Row] = {}
     messages: list[Row] = []
     receipts: list[Row] = []
     forgotten: list[Row] = []
+    renamed: list[Row] = []
     for entry in entries:
         if isinstance(entry, Written):
             room, message = entry.room, entry.message
             floor = room.history.floor if room.history is not None else message.offset
-            rooms[room.name] = (space, room.name, room.epoch, message.offset, floor)
+            rooms[entry.name] = (space, entry.name, room.epoch, message.offset, floor)
             data = message.data
             messages.append(
                 (
-                    space, room.name, message.offset, message.at, message.sender, message.channel, message.key,
+                    space, entry.name, message.offset, message.at, message.sender, message.channel, message.key,
                     message.to, int(data.kind), data.raw,
                 )
             )  # fmt: skip
         elif isinstance(entry, Receipted):
-            receipts.append((space, entry.room.name, entry.subject, entry.key, entry.offset, entry.at))
+            receipts.append((space, entry.name, entry.subject, entry.key, entry.offset, entry.at))
         elif isinstance(entry, Forgotten):
             forgotten.append((space, entry.name))
-    return Batch(list(rooms.values()), messages, receipts, forgotten)
+        elif isinstance(entry, Renamed):
+            renamed.append((entry.new, space, entry.old))
+        elif isinstance(entry, Trimmed):
+            rooms[entry.name] = (space, entry.name, entry.epoch, entry.offset, entry.floor)
+    return Batch(list(rooms.values()), messages, receipts, forgotten, renamed)
 
 
 def _told(file: Path, error: Exception) -> tuple[str, str]:

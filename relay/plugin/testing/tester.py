@@ -228,5 +228,5 @@ class PluginTester:
         await self._nursery_manager.__aexit__(None, None, None)
 
 
-def _removed(peer: Any, room: Room, why: str) -> None:
+def _removed(peer: Any, room: Room, why: str, code: str) -> None:
     peer._kicked(room, why)

@@ -71,7 +71,7 @@ def test_config_toml_fits_a_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [key for key in ALL if not re.match(r"(channels|quotas|plugins)(\.|$)|.*\.NAME\.", key)]
+    "key", [key for key in ALL if not re.match(r"(aliases|channels|quotas|plugins)(\.|$)|.*\.NAME\.", key)]
 )
 def test_config_toml_names_every_key(key: str) -> None:
     assert re.search(rf"^#?{key.rpartition('.')[2]} = |\[\[{re.escape(key)}\]\]", default_toml(), re.MULTILINE)

@@ -158,10 +158,10 @@ def test_who_is_kicked_is_told_by_whoever_knows_how() -> None:
     house = House()
     ann = house.peer("ann")
     room = house.join("r", ann)
-    told: list[tuple[object, str, str]] = []
-    house.hub.on_removed = lambda peer, where, why: told.append((peer, where.name, why))
+    told: list[tuple[object, str, str, str]] = []
+    house.hub.on_removed = lambda peer, where, why, code: told.append((peer, where.name, why, code))
     room.kick(ann, "spam")
-    assert told == [(ann, "r", "spam")]
+    assert told == [(ann, "r", "spam", "forbidden")]
     room.kick(house.peer("bob"), "not there")
     assert len(told) == 1
 

@@ -69,7 +69,7 @@ async def test_joining_with_members_lists_the_subjects_each_once() -> None:
         ({"room": ""}, "bad_room", "limits.room_name_bytes"),
         ({"room": "q:" + "a" * 300}, "bad_room", "limits.room_name_bytes"),
         ({"room": "q:a b"}, "bad_room", "limits.room_name_bytes"),
-        ({"room": "q:*"}, "bad_room", "limits.room_name_bytes"),
+        ({"room": "q:a*"}, "bad_room", "limits.room_name_bytes"),
         ({"room": "nobodys:x"}, "no_such_room", "plugins"),
         ({"room": "q:closed"}, "shut", None),
         ({"room": "q:in"}, "already_joined", None),
