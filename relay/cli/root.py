@@ -14,6 +14,7 @@ from relay.cli.explain import explain
 from relay.cli.health import health, version
 from relay.cli.plugins import plugins
 from relay.cli.revoke import revoke
+from relay.cli.rooms import rooms
 from relay.cli.serve import serve
 from relay.cli.talk import pub, sub
 from relay.cli.token import token
@@ -31,7 +32,7 @@ Examples:
 
 \b
 Environment: RELAY_CONFIG (configuration file), RELAY_TOKEN (token of pub, sub and token check),
-RELAY_API_KEY_FILE (file with a key of the API, for explain and revoke),
+RELAY_API_KEY_FILE (file with a key of the API, for explain, revoke and rooms),
 RELAY__SECTION__KEY (any setting, as in RELAY__LIMITS__MESSAGE_BYTES=1000000).
 
 `relay COMMAND --help` says more; docs/cli.md says all of it.
@@ -43,5 +44,5 @@ def cli() -> None:
     """A secure WebSocket relay: rooms, tokens, plugins; urgent messages arrive in bounded time."""
 
 
-for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, revoke, health, version):
+for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, revoke, rooms, health, version):
     cli.add_command(command)

@@ -39,6 +39,7 @@ STATUS_FOR_REFUSAL: Final[dict[str, int]] = {
     "bad_room": 400,
     "no_such_channel": 400,
     "forbidden": 403,
+    "room_closed": 403,
     "no_such_room": 404,
     "no_such_subject": 404,
     "too_large": 413,

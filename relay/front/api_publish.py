@@ -29,7 +29,7 @@ ITSELF: Final = ""  # no token's subject is empty
 
 class PublishBody(Table, frozen=True):
     """`data` is any JSON document, or `base64` are bytes. `to` is the only subject that shall hear it, `ttl` seconds
-    after which it need not arrive any more.
+    after which it need not arrive any more. `force`: although the room is frozen.
     """
 
     room: str
@@ -40,6 +40,7 @@ class PublishBody(Table, frozen=True):
     key: Annotated[str, Meta(max_length=255)] | None = None
     to: Annotated[str, Meta(max_length=255)] | None = None
     ttl: Annotated[float, Meta(ge=0)] | None = None
+    force: bool = False
     idempotency: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
     def payload(self) -> Payload:
@@ -77,14 +78,16 @@ class Publisher:
             raise Refused("no_such_channel", "control is the relay's own channel", setting="channels")
         await trio.lowlevel.checkpoint()
         hub = services.hub
-        room = hub.open(body.room)
+        room = hub.open(hub.aliases.resolve(body.room))
         room.holds += 1
         try:
+            if not body.force and room.name in hub.standing.frozen:
+                raise Refused("frozen", hub.standing.frozen[room.name])
             known = self._begin(hub, room, body.idempotency)
             if known is not None:
                 return {**_answer(room, known), "duplicate": True}
             expires = services.monotonic() + body.ttl if body.ttl is not None else 0.0
-            message = Message(body.room, payload, None, body.channel, body.key, body.to, expires=expires)
+            message = Message(room.name, payload, None, body.channel, body.key, body.to, expires=expires)
             try:
                 hub.publish(room, message, None)
             except BaseException:

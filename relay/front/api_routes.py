@@ -19,6 +19,7 @@ from relay.errors import CLOSE_CODES, CloseCode, CloseReason, Rejected
 from relay.front import api_views as views
 from relay.front.api import Api, Asked
 from relay.front.api_publish import Publisher
+from relay.front.api_rooms import RoomOperations
 from relay.front.state import State
 from relay.net.link import Link
 from relay.rooms.room import Room
@@ -52,6 +53,7 @@ class Operations:
 
     def add_to(self, api: Api) -> None:
         publisher = Publisher(self.services_of)
+        RoomOperations(self.services_of).add_to(api)
         api.add("GET", "/info", self.info)
         api.add("GET", "/connections", self.connections, query=("tenant", "subject", "room", "address", "limit"))
         api.add("GET", "/connections/{session}", self.connection)
@@ -150,7 +152,7 @@ class Operations:
         }
 
     def room(self, asked: Asked) -> Any:
-        found: Room | None = self._of(asked).hub.rooms.get(asked.path["room"])
+        found: Room | None = self._of(asked).hub.find(asked.path["room"])
         if found is None:
             raise Rejected(404, "no_such_room", "nobody is in a room of that name: a room lives while it has members")
         limit = asked.number("limit", USUAL, most=MOST)
@@ -158,7 +160,7 @@ class Operations:
             {"session": peer.session, "subject": peer.subject, "may_publish": membership.may_publish}
             for peer, membership in islice(found.members.items(), limit)
         ]
-        return {**views.room(found), "sessions": members, "truncated": len(found) > limit}
+        return {**views.room(found), **views.more_of_room(found), "sessions": members, "truncated": len(found) > limit}
 
     def decisions(self, asked: Asked) -> Any:
         wanted = {name: value for name, value in asked.query.items() if name not in ("limit", "since")}

@@ -55,7 +55,15 @@ def room(one: Room) -> dict[str, Any]:
         "offset": one.offset,
         "epoch": one.epoch,
         "history": 0 if one.history is None else len(one.history),
+        "subscribers": len(one.watchers or ()),
+        "frozen": one.name in one.hub.standing.frozen,
     }
+
+
+def more_of_room(one: Room) -> dict[str, Any]:
+    """What is told of one room alone: drops since it was opened, and its aliases."""
+    drops = [{"channel": channel, "reason": reason, "count": count} for (channel, reason), count in one.drops.items()]
+    return {"drops": drops, "aliases": one.hub.aliases.of(one.name)}
 
 
 def decision(one: Decision) -> dict[str, Any]:

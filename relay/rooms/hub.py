@@ -112,6 +112,10 @@ class Hub:
                 self.watching.opened(room)
         return room
 
+    def find(self, name: str) -> Room | None:
+        """The open room of that name, or of that alias."""
+        return self.rooms.get(self.aliases.resolve(name))
+
     def _record(self, name: str, rule: RoomRule) -> Record:
         """What is remembered of the room; else a new life."""
         record = self.archive.wake(name)

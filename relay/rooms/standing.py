@@ -74,6 +74,11 @@ class Standing:
         """Seconds for which it stays closed; 0.0: it is not."""
         return max(0.0, self._closed.get(name, (0.0, ""))[0] - now)
 
+    @staticmethod
+    def bare(handler: Any) -> Any:
+        """The handler that a frozen room has beneath."""
+        return handler.handler if isinstance(handler, Frozen) else handler
+
     def handler(self, name: str, handler: Any) -> Any:
         """The handler of a room that is opened."""
         why = self.frozen.get(name)
