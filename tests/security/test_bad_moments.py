@@ -16,7 +16,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
-from relay.ops.metrics import resident_bytes
+from relay.ops.memory import resident_bytes
 from tests.e2e.harness import ALL_ROOMS
 from tests.security.attack import (
     CONTINUATION,

@@ -12,8 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from relay.counters import Counters
+from relay.ops.figures import TABLE, Gauges, open_descriptors
 from relay.ops.memory import resident_bytes
-from relay.ops.metrics import TABLE, Gauges, exposition, open_descriptors
+from relay.ops.metrics import exposition
 from relay.plugin.meters import Meter
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
