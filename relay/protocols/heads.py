@@ -30,23 +30,27 @@ _decode_json: Final = msgspec.json.Decoder(_Head).decode
 _decode_msgpack: Final = msgspec.msgpack.Decoder(_Head).decode
 
 
-def is_said(whole: bytes) -> bool:
-    """Whether a frame is a message, and not a ping or a pong, which is of its socket alone."""
-    return opened(whole)[0] & ~RSV1 in _DATA
+def is_lasting(whole: bytes, *, text: bool) -> bool:
+    """Whether a frame means something on another socket too. A ping, a pong and a hello are of their socket alone."""
+    return opened(whole)[0] & ~RSV1 in _DATA and _head(whole, text=text).t != "hello"
 
 
 def place_of(whole: bytes, *, text: bool) -> tuple[str, int]:
     """(room, offset) of a message's frame. `text`: the format is JSON, also of the envelopes of parts."""
+    head = _head(whole, text=text)
+    return (head.room, head.offset) if head.t == "message" else NOTHING
+
+
+def _head(whole: bytes, *, text: bool) -> _Head:
     try:
         opcode, payload = opened(whole)
         if opcode & RSV1:
             payload = zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + TAIL)
         if opcode & ~RSV1 == BINARY and is_part(payload):
             payload = decode_part(payload).envelope
-        head = (_decode_json if text else _decode_msgpack)(payload)
+        return (_decode_json if text else _decode_msgpack)(payload)
     except Exception:  # whatever it is, it is kept as it is
-        return NOTHING
-    return (head.room, head.offset) if head.t == "message" else NOTHING
+        return _Head()
 
 
 def place_of_parts(parts: Parts, *, text: bool) -> tuple[str, int]:
