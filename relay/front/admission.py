@@ -111,7 +111,7 @@ class Admission:
                 client=self._client if late else None,
                 certificate=self._certificate(transport),
             )  # fmt: skip
-            request = await self._first_request(http, visit, refusal, place)
+            request = await self._first_request(http, transport, visit, refusal, place)
             if request is None:
                 return
             if not is_upgrade(request):
@@ -228,7 +228,7 @@ class Admission:
         return transport
 
     async def _first_request(
-        self, http: HTTPConnection, visit: Visit, refusal: Rejected | None, place: Pending
+        self, http: HTTPConnection, transport: Transport, visit: Visit, refusal: Rejected | None, place: Pending
     ) -> Request | None:
         request = None
         try:
@@ -239,7 +239,13 @@ class Admission:
                 self.gate.heard(place)
             if deadline.cancelled_caught:
                 slow = Rejected(408, "timeout", "the request head did not come in time", setting="timeouts.head")
-                raise self.gate.too_slow(place, slow)
+                in_a_crowd = self.gate.crowded and not place.was_cut  # places are cut one by one, times end together
+                slow = self.gate.too_slow(place, slow)
+                if in_a_crowd:  # saying so to hundreds in one moment would make all others wait
+                    self._reject(slow, http.remote)
+                    transport.abort()
+                    return None
+                raise slow
             if request is not None and refusal is None:
                 refusal = visit.enter(http.remote, trio.current_time())  # now at the latest it is known who it is
             if request is not None and refusal is not None:
@@ -384,6 +390,8 @@ class Admission:
             "closed" if ours else "left", str(int(code)), reason.setting if reason else None,
             reason.reason if reason else "", connection.main.home,
         )  # fmt: skip
+        if not log.isEnabledFor(logging.INFO):
+            return
         log.info(
             "connection closed",
             extra={

@@ -49,7 +49,7 @@ class Arrivals:
                 setting=problem.setting or f"plugins.{problem.plugin}",
             ) from None
         if not asked:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def left(self, arrival: Arrival, code: int) -> None:
         """It has gone. Raises nothing."""

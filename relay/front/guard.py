@@ -33,7 +33,7 @@ class Guard:
     async def identify(self, request: Request, credential: Credential | None) -> Identity:
         """Raises Rejected: 401, 403 for a cookie of the wrong page, 429 after too many bad tokens from one address."""
         state = self.state
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # the request was waited for: others have had their turn
         state.check_failures(request.remote)
         try:
             identity = await self._identity(request, credential)

@@ -102,7 +102,8 @@ class Transport:
         can (RFC 5482); 0: as long as the system likes. Raises OSError, also for a `congestion` this kernel does not
         have.
         """
-        sock.setblocking(False)
+        if sock.gettimeout() != 0.0:
+            sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.tls = isinstance(sock, ssl.SSLSocket)
@@ -113,7 +114,8 @@ class Transport:
         self.read = getattr(below, "read", sock.recv)
         self.write = getattr(below, "write", sock.send)
         self.bare: Bare = below or _Plain(self.write)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        family = sock.family  # each look at it makes an enum's member
+        if family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if congestion and _TCP_CONGESTION is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, congestion.encode())
@@ -124,9 +126,9 @@ class Transport:
             else:  # a small buffer is the next best bound on what cannot be overtaken any more
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
 
-        self.knows_path = sock.family in _TELLING or self.path_info() is not None
+        self.knows_path = family in _TELLING or self.path_info() is not None
         if self.knows_path:
-            _TELLING.add(sock.family)
+            _TELLING.add(family)
 
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
@@ -231,6 +233,7 @@ class Transport:
     def close(self) -> None:
         """Ends the connection, with TLS's close_notify if it goes out at once."""
         if not self.half_closed:
+            self.half_closed = True  # whoever closes twice says goodbye once
             self._say_goodbye()
         self.sock.close()
 
@@ -243,6 +246,7 @@ class Transport:
 
     def abort(self) -> None:
         """Ends the connection with a reset: what the kernel holds unsent is dropped, no TIME_WAIT stays behind."""
+        self.half_closed = True
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except OSError:

@@ -114,3 +114,21 @@ async def test_a_head_that_drips_is_cut_when_its_time_is_up_however_it_drips(fol
             nursery.start_soon(drip, stream, upgrade(ROOM, relay.token()), bystander.a_word)
             assert (await answer_of(stream)).status == 408
             nursery.cancel_scope.cancel()
+
+
+async def test_slow_ones_whose_time_is_up_together_are_cut_without_a_word_and_few_are_told_why(folder: Path) -> None:
+    with besieged(folder, {"limits": {"pending_handshakes": PLACES}, "timeouts": {"head": 2.0}}) as relay:
+        most = PLACES * 3 // 4
+        async with (
+            under_attack(relay, {"handshakes_rejected:timeout": most}),
+            slow_heads(relay, attackers(3), 5) as slow,
+        ):
+            told = 0
+            for stream in slow:
+                try:
+                    assert (await answer_of(stream)).status == 408
+                    told += 1
+                except (trio.BrokenResourceError, Vanished):
+                    pass
+            assert PLACES // 2 <= told < most, "when so few are left, they get an answer"
+            assert (await ask(relay, upgrade(ROOM, relay.token()))).status == 101
