@@ -141,7 +141,7 @@ class Admission:
                 link.abort()
                 self._ended(tenant, link, visit.address)
         except Lost as lost:
-            log.debug("connection from %s lost before it was one: %s", visit.address, lost)
+            log.debug("connection from %s lost before it was one: %s", visit.address, str(lost))  # a record outlives it
         except Exception:
             log.exception("bug while serving a connection from %s", visit.address)
         finally:

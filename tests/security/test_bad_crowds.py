@@ -78,7 +78,7 @@ async def test_a_flood_from_one_address_is_turned_away_before_tls(folder: Path) 
     with besieged(folder, {"limits": limits, "timeouts": {"tls": 0.3}}) as relay:
         counts = {
             "handshakes_rejected:too_many_handshakes": range(1, 97),
-            "handshakes_rejected:crowded_out": range(1, 97),
+            "handshakes_rejected:crowded_out": range(97),  # only where they come faster than they are turned away
             "tls_failures:eof": range(4, 31),
         }
         async with under_attack(relay, counts), AsyncExitStack() as stack:

@@ -88,7 +88,7 @@ JSON_CASES = {
     "a room that is an array": ('{"t":"join","id":7,"room":["lobby"]}', "bad_request", 7),
     "a room too long": (f'{{"t":"join","id":7,"room":"{"x" * 300}"}}', "bad_room", 7),
     "a room with a NUL": ('{"t":"join","id":7,"room":"a\\u0000b"}', "bad_room", 7),
-    "a room of patterns": ('{"t":"join","id":7,"room":"chat:*"}', "bad_room", 7),
+    "a star inside a part": ('{"t":"join","id":7,"room":"chat:a*b"}', "bad_room", 7),
     "a lone surrogate": ('{"t":"join","id":7,"room":"\\ud800"}', "bad_request", None),
     "an unserved room": ('{"t":"join","id":7,"room":"nobody:serves:this"}', "no_such_room", 7),
     "a room not joined": ('{"t":"leave","id":7,"room":"lobby"}', "not_joined", 7),
