@@ -6,6 +6,7 @@ one rule: whoever is not read is told nothing and loses nothing: what it sends w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from relay.delivery.outbox import Outbox, put_all
@@ -26,7 +27,7 @@ _TURNS: Final = range(16)  # reads one connection may do before the next has its
 BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has more than one record waiting
 
 
-class Reader:
+class Reader(ABC):
     """It is one object with the link, because a read touches both. `engine`, `outbox` and `connection` are the link's
     to set, before the first byte is fed.
     """
@@ -177,11 +178,14 @@ class Reader:
 
     # What the link does about its end.
 
+    @abstractmethod
     def bug(self) -> None:
-        raise NotImplementedError
+        """Something went wrong with this connection alone: it ends."""
 
+    @abstractmethod
     def _lost(self, reason: Lost) -> None:
-        raise NotImplementedError
+        """The socket is gone, and why."""
 
+    @abstractmethod
     def _finish(self, *, aborted: bool = False) -> None:
-        raise NotImplementedError
+        """The one way out of every connection."""
