@@ -31,8 +31,8 @@ PATIENCE: Final = 300.0  # seconds for the types or the tests of one plugin
 def plugins_check(source: Source, names: tuple[str, ...], tests: bool) -> None:
     """Check plugins as the relay does at start, and their types with mypy where that is installed.
 
-    NAME is a table of the configuration, or a file of the plugin directory. Without any, all of them are checked. Exit
-    status 1 when anything is wrong, with a line for each problem.
+    NAME is a table of the configuration, a file of the plugin directory, or the path of a file (NAME.py). Without any,
+    all of them are checked. Exit status 1 when anything is wrong, with a line for each problem.
 
     \b
     Examples:
@@ -57,12 +57,14 @@ def _all(loaded: LoadedConfig) -> list[str]:
 
 def _check(name: str, loaded: LoadedConfig, *, tests: bool) -> int:
     """Checks one and tells of it; returns the number of problems."""
-    plugin, told, problems = _load(name, loaded)
+    home = loaded.resolve(loaded.config.supervision.directory)
+    name, directory = _place(name, home)
+    plugin, told, problems = _load(name, directory, loaded, table=directory == home)
     if plugin is None:
         _tell(name, told, problems)
         return len(problems)
     file = Path(inspect.getfile(plugin)).resolve()
-    if file.is_relative_to(loaded.resolve(loaded.config.supervision.directory).resolve()):
+    if file.is_relative_to(directory.resolve()):
         told.append(_run("mypy", "types", ["--strict", "--no-error-summary", str(file)], file.parent, problems))
         test = file.with_name(f"test_{file.name}")
         if tests and test.is_file():
@@ -73,15 +75,24 @@ def _check(name: str, loaded: LoadedConfig, *, tests: bool) -> int:
     return len(problems)
 
 
-def _load(name: str, loaded: LoadedConfig) -> tuple[type[Plugin] | None, list[str], list[str]]:
-    """(its class, what was done, what is wrong)."""
+def _place(name: str, home: Path) -> tuple[str, Path]:
+    """(its name, the directory it is looked for in): `home` is the plugin directory, a path may lead elsewhere."""
+    if not name.endswith(".py"):
+        return name, home
+    file = Path(name)
+    return file.stem, home if file.parent.resolve() == home.resolve() else file.parent
+
+
+def _load(
+    name: str, directory: Path, loaded: LoadedConfig, *, table: bool
+) -> tuple[type[Plugin] | None, list[str], list[str]]:
+    """(its class, what was done, what is wrong); `table`: by the settings of its table, if it has one."""
     from relay.delivery.channels import Channels
     from relay.errors import ConfigError, PluginError
     from relay.plugin.checks import check_class
     from relay.plugin.loader import find, load_one
 
-    directory = loaded.resolve(loaded.config.supervision.directory)
-    found = loaded.plugin_tables.get(name)
+    found = loaded.plugin_tables.get(name) if table else None
     if found is not None:
         channels = Channels(loaded.config.channels)
         try:

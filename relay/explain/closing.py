@@ -81,8 +81,9 @@ ABOUT: Final[dict[int, tuple[str, str, str, tuple[str, ...]]]] = {
         "The token expired or was revoked on the live connection, or was refused at the handshake"
         " (websocket.accept_then_close).",
         "Get a new token first. On relay.v1 renew with `auth` when `expiring` comes.",
-        "Longer tokens, or auth.grace; auth.on_expiry = 'read_only' lets them listen on.",
-        ("auth.grace", "auth.on_expiry", "auth.read_only_for", "auth.leeway"),
+        "The reason says which. Expired: longer tokens, or auth.grace; auth.on_expiry = 'read_only' lets them listen"
+        " on. Revoked: `relay revoke --list` has the revocation, `--undo` takes it back.",
+        ("auth.grace", "auth.on_expiry", "auth.read_only_for", "auth.leeway", "auth.revocation_file"),
     ),
     4403: (
         "A plain client may not join or publish in its room; it was removed from it; or the API closed it.",

@@ -106,6 +106,19 @@ def test_what_is_wrong_with_a_plugin_is_told_line_by_line(folder: Path, run: Run
     assert checked.output.endswith("2 problems\n")
 
 
+def test_a_plugin_may_be_named_by_its_path_wherever_that_is(folder: Path, run: Run):
+    run("plugins", "new", "hello")
+    Path("config.toml").write_text('[plugins.hello]\nrooms = "hello:*"\n')
+    checked = run("plugins", "check", "plugins/hello.py")
+    assert checked.stdout == "good   hello: class and settings of [plugins.hello]; types (mypy)\n"
+
+    (folder / "elsewhere").mkdir()
+    (folder / "plugins" / "hello.py").rename(folder / "elsewhere" / "hello.py")
+    checked = run("plugins", "check", "elsewhere/hello.py")
+    assert checked.stdout == "good   hello: class; no settings: there is no [plugins.hello]; types (mypy)\n"
+    assert run("plugins", "check", "nowhere/hello.py").exit_code == 1
+
+
 def test_what_could_not_be_checked_is_said(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     run("plugins", "new", "hello")
     find = importlib.util.find_spec
