@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +36,32 @@ def head_of(size: int) -> bytes:
 
 def head_with(fields: int) -> bytes:
     return GET + b"".join(b"X-%d: y\r\n" % number for number in range(fields - 1)) + b"\r\n"
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Breaks off what does not end: a regular expression looks at signals too."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("ending", [b"", b"\x80", b"x \x80", b"x" * 1000 + b"\x80"])
+@pytest.mark.parametrize("blank", [b" ", b"\t", b" x", b" \t"])
+def test_a_field_costs_as_much_as_it_is_long_whatever_is_in_it(blank: bytes, ending: bytes) -> None:
+    """By the square of its length it would be minutes; a head of the largest size allowed was a third of a second."""
+    scanner = HeadScanner(1 << 20, 8)
+    with alarm(10):
+        assert scanner.advance(GET + b"X:" + blank * 250_000 + ending + b"\r\n\r\n") is not None
+        scanner.plain()
 
 
 def request(target: str, method: str = "GET", host: str = "a") -> Request:
