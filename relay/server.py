@@ -22,16 +22,17 @@ from functools import partial
 import trio
 
 from relay import __version__
+from relay.config.address import unix_path
 from relay.config.schema import Config
-from relay.errors import ConfigError
 from relay.front.admission import Admission
 from relay.front.api import Api
 from relay.front.api_plugins import PluginRoutes
 from relay.front.api_revocations import RevocationRoutes
 from relay.front.api_routes import make_api
+from relay.front.doors import unspoken_for
 from relay.front.endpoints import Pages, serve_internal
 from relay.front.plugin_pages import PluginPages
-from relay.net.listener import accept_from, open_listeners, raise_descriptor_limit
+from relay.net.listener import raise_descriptor_limit
 from relay.net.poller import make_poller
 from relay.net.transport import Transport
 from relay.ops.memory import Cgroup
@@ -40,6 +41,7 @@ from relay.plugin.crew import run_all
 from relay.process.assembly import assemble
 from relay.process.clocks import run_alarm, run_lag, run_look, run_sweep, run_timers, run_wheel, watch_wall_clock
 from relay.process.drain import drain
+from relay.process.listening import Listening, adopt, prepare
 from relay.process.pressure import MemoryWatch
 from relay.process.reload import KeyRefresh, Load, reload
 from relay.process.reload_plugin import reload_plugin
@@ -49,16 +51,23 @@ log = logging.getLogger("relay")
 
 @dataclass(slots=True)
 class Running:
-    """A relay that listens. Addresses are (host, port)."""
+    """A relay that listens."""
 
-    addresses: list[tuple[str, int]]
-    internal_addresses: list[tuple[str, int]]
     server: Server
     _stop: trio.Event = field(default_factory=trio.Event)
 
     def stop(self) -> None:
         """Begins to drain, as SIGTERM does."""
         self._stop.set()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of each; of a Unix socket ("unix:PATH", 0)."""
+        return self.server.listening[0].addresses
+
+    @property
+    def internal_addresses(self) -> list[tuple[str, int]]:
+        return self.server.listening[1].addresses
 
 
 class Server:
@@ -72,6 +81,7 @@ class Server:
         self._memory = MemoryWatch(self.state, self.services, Cgroup.of_this_process())
         self._keys = KeyRefresh()
         self._work: trio.Nursery | None = None
+        self.listening = [Listening("server"), Listening("internal", backlog=64)]
 
     def _spawn(self, job: Callable[[], Awaitable[None]]) -> None:
         """Starts work for a connection that has to wait."""
@@ -87,15 +97,17 @@ class Server:
 
     async def run(self, on_ready: Callable[[Running], None] | None = None) -> None:
         """Serves until stopped, then drains. Raises ConfigError if it cannot listen."""
-        config = self.config
-        _warn(config)
-        public = open_listeners(config.server.listen, config.server.backlog, "server.listen")
+        _warn(self.config)
+        loaded = self.state.rules.loaded
+        adopt(self.listening, loaded, prepare(self.listening, loaded))
         try:
-            internal = open_listeners(config.internal.listen, 64, "internal.listen")
-        except ConfigError:
-            for sock in public:
-                sock.close()
-            raise
+            await self._run(on_ready)
+        finally:
+            for listening in self.listening:
+                listening.close()
+
+    async def _run(self, on_ready: Callable[[Running], None] | None) -> None:
+        config = self.config
         poller = make_poller(config.server.poller, trio.current_time)
         pages = Pages(self.state, self.counters, self._api())
         pages.plugin_pages = PluginPages(self.state, pages.guard)
@@ -103,7 +115,7 @@ class Server:
             (plugin.title, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
         ]
         admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
-        running = Running([_name(sock) for sock in public], [_name(sock) for sock in internal], self)
+        running = Running(self)
         with self.parts.watchdog:
             async with trio.open_nursery() as background:
                 self._work = background
@@ -122,23 +134,16 @@ class Server:
                 self._keys.begin(background, self.state.rules)
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as listeners:
-                        for sock in public:
-                            listeners.start_soon(
-                                accept_from,
-                                sock,
-                                partial(admission.take, connections),
-                                admission.gate.may_accept,
-                            )
+                        public, private = self.listening
+                        public.begin(listeners, partial(admission.take, connections), admission.gate.may_accept)
                         router = pages.internal()
-                        for sock in internal:
-                            listeners.start_soon(
-                                accept_from,
-                                sock,
-                                lambda client, address: connections.start_soon(
-                                    self._serve_internal, client, address, router
-                                ),
-                                trio.lowlevel.checkpoint,
-                            )
+                        private.begin(
+                            listeners,
+                            lambda client, address: connections.start_soon(
+                                self._serve_internal, client, address, router
+                            ),
+                            trio.lowlevel.checkpoint,
+                        )
                         gc.collect()
                         gc.freeze()  # what lives as long as the process need not be looked at again
                         log.info(
@@ -180,7 +185,7 @@ class Server:
         """Reads the configuration, keys and certificates again. On any error all stays as it was, and the log says
         why.
         """
-        return reload(self.parts, self._load, self._keys)
+        return reload(self.parts, self._load, self._keys, self.listening)
 
 
 def _warn(config: Config) -> None:
@@ -197,15 +202,20 @@ def _warn(config: Config) -> None:
             "serving without TLS: tokens and messages can be read on the way",
             extra={"fields": {"setting": "server.insecure_plaintext"}},
         )
+    if unspoken_for(config):
+        log.warning(
+            "limits by address do not hold for whoever comes through a Unix socket",
+            extra={"fields": {"setting": "proxy.trusted"}},
+        )
 
 
 def _shown(addresses: list[tuple[str, int]]) -> str:
-    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    def shown(host: str, port: int) -> str:
+        if unix_path(host) is not None:
+            return host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-
-def _name(sock: socket.socket) -> tuple[str, int]:
-    name = sock.getsockname()
-    return name[0], name[1]
+    return ", ".join(shown(*address) for address in addresses)
 
 
 async def _obey_signals(

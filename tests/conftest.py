@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import pytest
@@ -24,6 +26,13 @@ _figures = pytest.StashKey[list[str]]()
 def figures(request: pytest.FixtureRequest) -> Figures:
     """Takes a line to be printed at the end of the run: what was measured, not what was promised."""
     return request.config.stash.setdefault(_figures, []).append
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for Unix sockets, whose paths must be short; pytest's own may be too deep."""
+    with TemporaryDirectory(prefix="relay-") as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -52,11 +52,12 @@ class ApiError(Exception):
 
 @dataclass(slots=True, frozen=True, repr=False)
 class ApiClient:
-    """A relay's API. `url` is without /api/v1."""
+    """A relay's API. `url` is without /api/v1; `socket` leads there, where it is not TCP."""
 
     url: str
     key: str
     timeout: float
+    socket: Path | None = None
 
     @classmethod
     def found(cls, source: Source, url: str | None, key_file: Path | None, timeout: float) -> ApiClient:
@@ -65,7 +66,8 @@ class ApiClient:
 
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
             raise click.BadParameter(f"{url!r} is not an http:// or https:// URL", param_hint="--url")
-        return cls(url.rstrip("/") if url else _address(source), _key(source, key_file), timeout)
+        where, socket = (url.rstrip("/"), None) if url else _address(source)
+        return cls(where, _key(source, key_file), timeout, socket)
 
     def get(self, path: str, **query: object) -> Any:
         """Raises ApiError; exits where nobody answers."""
@@ -78,20 +80,24 @@ class ApiClient:
         """`path` is below /api/v1, encoded. Raises ApiError; exits where nobody answers."""
         import http.client
         from urllib.error import HTTPError, URLError
-        from urllib.request import ProxyHandler, Request, build_opener
+        from urllib.request import Request
+
+        from relay.cli.unixhttp import opener_to
 
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self.key}"}
         request = Request(f"{self.url}/api/v1{path}", data, headers, method=method)  # noqa: S310 - http or https
-        opener = build_opener(ProxyHandler({}))  # no proxy stands between us and ourselves
         try:
-            with opener.open(request, timeout=self.timeout) as answer:
+            with opener_to(self.socket).open(request, timeout=self.timeout) as answer:
                 return json.loads(answer.read(MOST_BYTES))
         except HTTPError as error:
             with error:
                 raise _told(error.code, error.read(MOST_BYTES)) from None
         except (URLError, OSError, http.client.HTTPException, ValueError) as error:
-            fail(f"no answer from {self.url}: {getattr(error, 'reason', None) or error}", "is the relay running there?")
+            fail(
+                f"no answer from {self.socket or self.url}: {getattr(error, 'reason', None) or error}",
+                "is the relay running there?",
+            )
 
 
 def _told(status: int, body: bytes) -> ApiError:
@@ -102,15 +108,13 @@ def _told(status: int, body: bytes) -> ApiError:
         return ApiError(status, "http", f"status {status}, and not from a relay's API", None)
 
 
-def _address(source: Source) -> str:
-    from relay.config import parse_listen
+def _address(source: Source) -> tuple[str, Path | None]:
+    from relay.cli.unixhttp import internal_address
 
-    listen = source.load_or_exit().config.internal.listen
-    if not listen:
+    found = internal_address(source.load_or_exit())
+    if found is None:
         raise click.UsageError("internal.listen is [], so give --url")
-    host, port = parse_listen(listen[0])[0]
-    host = {"::": "localhost", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104 - what we connect to
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return found
 
 
 def _key(source: Source, file: Path | None) -> str:

@@ -114,11 +114,11 @@ def announce(running: Running, loaded: LoadedConfig, made: DevCertificates, wish
     claims = signing.make_claims(config.auth, wishes.subject, LIFETIME, grants=signing.EVERYTHING)
     place = Place(
         secure=not config.server.insecure_plaintext,
-        authority=f"{_bracketed(host)}:{running.addresses[0][1]}",
+        authority=f"{_bracketed(host)}:{next((port for _, port in running.addresses if port), 0)}",
         token=signing.config_key(loaded).sign(claims),
         ca_file=_near(made.authority),
         new=made.renewed,
-        internal=[f"http://{_bracketed(name)}:{port}" for name, port in running.internal_addresses[:1]],
+        internal=[f"http://{_bracketed(name)}:{port}" for name, port in running.internal_addresses[:1] if port],
         api_key=_near(loaded.resolve(config.internal.api_keys_file)) if config.internal.api_keys_file else "",
     )
     for line in introduction(place):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,18 +22,20 @@ from relay.auth.jwks import keys_from_config
 from relay.auth.keys import KeySet
 from relay.auth.revocation import Revocations
 from relay.auth.tokens import Verifier
-from relay.config import LoadedConfig, check_files, parse_listen
+from relay.config import LoadedConfig, check_files, parse_listen, unix_path
 from relay.config.loader import line_of
 from relay.config.positions import Path, join_key
 from relay.config.quotas import Quota
 from relay.config.schema import TLS, Issuer, issuers_of, table_of
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
+from relay.front.doors import unspoken_for
 from relay.front.revoking import read_at_start
 from relay.front.terms import Terms
 from relay.net.listener import check_congestion
 from relay.net.origins import OriginPolicy
 from relay.net.tls import Certificates
+from relay.net.unix import place_problem
 from relay.plugin.loader import LoadedPlugin, load_plugins, load_tenant_plugins
 from relay.session.spending import compile_quotas
 
@@ -89,6 +91,7 @@ def examine(loaded: LoadedConfig) -> Findings:
         attempt(partial(Terms, config, name))
         if tenant.plugins:
             own[name] = attempt(partial(load_tenant_plugins, loaded, name, channels), doubts.plugin_setting) or []
+    problems.extend(_sockets(loaded))
     if why := check_congestion(config.outbox.congestion):
         problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", why))
     told = {problem.key for problem in loaded.problems} | {problem.key for problem in files}
@@ -147,6 +150,16 @@ def _listeners(loaded: LoadedConfig) -> list[str]:
     scheme = "http and ws" if config.server.insecure_plaintext else "https and wss"
     public = [f"{address}  {scheme}" for address in config.server.listen]
     return public + [f"{address}  internal: metrics, health" for address in config.internal.listen]
+
+
+def _sockets(loaded: LoadedConfig) -> Iterator[ConfigProblem]:
+    """Unix sockets that could not be where the configuration wants them."""
+    for table in ("server", "internal"):
+        for index, text in enumerate(getattr(loaded.config, table).listen):
+            path = unix_path(text)
+            if path is not None and (problem := place_problem(loaded.resolve(path))):
+                key = f"{table}.listen[{index}]"
+                yield ConfigProblem(loaded.where(key), key, problem)
 
 
 def read_leaf(path: File) -> x509.Certificate:
@@ -231,6 +244,8 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
         warnings.append("server.playground: the playground page is served to everybody")
     if config.auth.token_in_query:
         warnings.append("auth.token_in_query: tokens will stand in the access logs of proxies")
+    if unspoken_for(config):
+        warnings.append("proxy.trusted: limits by address do not hold for whoever comes through a Unix socket")
     if "*" in config.auth.allowed_origins:
         warnings.append("auth.allowed_origins: pages of every origin may connect with their visitors' tokens")
     warnings += [
@@ -246,6 +261,8 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
 
 
 def _only_local(address: str) -> bool:
+    if unix_path(address) is not None:
+        return True
     for host, _ in parse_listen(address):
         try:
             if not ipaddress.ip_address(host).is_loopback:

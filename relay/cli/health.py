@@ -35,17 +35,23 @@ def health(source: Source, url: str | None, timeout: float, ca_file: Path | None
     import ssl
     from urllib.error import HTTPError, URLError
     from urllib.parse import urlsplit
-    from urllib.request import HTTPSHandler, ProxyHandler, build_opener
+    from urllib.request import HTTPSHandler
 
+    from relay.cli.unixhttp import internal_address, opener_to
+
+    by_socket = None
     if url is None:
-        url = _internal_url(source)
+        found = internal_address(source.load_or_exit())
+        if found is None:
+            raise click.UsageError("internal.listen is [], so give a URL, as in https://localhost:8443/readyz")
+        url, by_socket = found
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.BadParameter(f"{url!r} is not an http:// or https:// URL", param_hint="URL")
     if parts.path in ("", "/"):
         url = f"{parts.scheme}://{parts.netloc}/readyz"
     context = ssl.create_default_context(cafile=ca_file)
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))  # no proxy stands between us and ourselves
+    opener = opener_to(by_socket, HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=timeout) as answer:
             click.echo(f"{url}: {answer.status} {answer.read(200).decode(errors='replace').strip()}")
@@ -54,17 +60,6 @@ def health(source: Source, url: str | None, timeout: float, ca_file: Path | None
             fail(f"{url}: {error.code} {error.read(200).decode(errors='replace').strip()}")
     except (URLError, OSError, http.client.HTTPException) as error:
         fail(f"{url}: {getattr(error, 'reason', None) or error}")
-
-
-def _internal_url(source: Source) -> str:
-    from relay.config import parse_listen
-
-    listen = source.load_or_exit().config.internal.listen
-    if not listen:
-        raise click.UsageError("internal.listen is [], so give a URL, as in https://localhost:8443/readyz")
-    host, port = parse_listen(listen[0])[0]
-    host = {"::": "localhost", "0.0.0.0": "127.0.0.1"}.get(host, host)  # noqa: S104 - what we connect to
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
 
 
 @click.command()

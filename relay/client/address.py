@@ -30,6 +30,7 @@ class Address:
     parts: bool
     fields: tuple[str, ...] | None
     deferred: bool = False
+    unix: str | os.PathLike[str] | None = None
 
     def open(self, **parameters: str) -> AbstractAsyncContextManager[PlainClient]:
         """A WebSocket with these query parameters and the session's own. Raises as `connect_plain`."""
@@ -48,6 +49,7 @@ class Address:
             headers=self.headers,
             max_message_bytes=self.max_message_bytes,
             connect_timeout=self.connect_timeout,
+            unix=self.unix,
         )
         return self._introduced(opening) if late else opening
 

@@ -38,6 +38,7 @@ async def connect(
     fields: Iterable[str] | None = None,
     deferred: bool = False,
     resume: bool = False,
+    unix: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
@@ -52,7 +53,8 @@ async def connect(
     `buffer` is how many events may wait unread. `progress`: tell how far messages in parts have come. `parts` False:
     all travels whole, in both directions. `fields`: of a message only these come beside room and data (out of "from",
     "offset", "channel", "key", "to", "at"), for links where every byte counts. `resume`: a lost socket is opened again,
-    and the session goes on as if nothing had happened, if the relay lets it wait so long. `connect_timeout` covers all
+    and the session goes on as if nothing had happened, if the relay lets it wait so long. `unix`: the path of the Unix
+    socket where the relay listens; the URL says host and TLS as ever. `connect_timeout` covers all
     up to the relay's `hello`. Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead
     of an HTTP status), ValueError.
     """
@@ -68,7 +70,8 @@ async def connect(
     if patience.cancelled_caught:
         raise ConnectFailed(f"no token within {connect_timeout:g} s", "the function given as token= did not return")
     address = Address(
-        url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted, deferred
+        url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted, deferred,
+        unix,
     )  # fmt: skip
     asked = {"resume": ""} if resume else {}
     async with address.open(**asked) as socket, quiet_nursery() as nursery:

@@ -181,12 +181,13 @@ async def dial(
     subprotocols: Iterable[str],
     fields: list[tuple[bytes, bytes]],
     max_message_bytes: int,
+    unix: str | os.PathLike[str] | None = None,
 ) -> tuple[trio_websocket.WebSocketConnection, Wire, Reader]:
     """Opens a WebSocket; its reader runs in `nursery`, the deadline is the caller's.
 
     Raises ConnectFailed, ConnectionRefused.
     """
-    wire = Wire(await _open_stream(target, ca_file))
+    wire = Wire(await _open_stream(target, ca_file, unix))
     reader = Reader(nursery)
     connection = None
     try:
@@ -210,7 +211,9 @@ async def dial(
     return connection, wire, reader
 
 
-async def _open_stream(target: Target, ca_file: str | os.PathLike[str] | None) -> trio.abc.Stream:
+async def _open_stream(
+    target: Target, ca_file: str | os.PathLike[str] | None, unix: str | os.PathLike[str] | None
+) -> trio.abc.Stream:
     context = None
     if target.secure:
         make = partial(ssl.create_default_context, cafile=ca_file)
@@ -220,10 +223,14 @@ async def _open_stream(target: Target, ca_file: str | os.PathLike[str] | None) -
             raise ConnectFailed(f"cannot read the authorities in {ca_file}: {error}") from None
         context.set_alpn_protocols(["http/1.1"])
     try:
-        stream = await trio.open_tcp_stream(target.host, target.port)
+        if unix is not None:
+            stream = await trio.open_unix_socket(unix)
+        else:
+            stream = await trio.open_tcp_stream(target.host, target.port)
+            _keep_alive(stream)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {target}: {_innermost(error)}", "is the relay running?") from None
-    _keep_alive(stream)
+        where = target if unix is None else os.fspath(unix)
+        raise ConnectFailed(f"cannot connect to {where}: {_innermost(error)}", "is the relay running?") from None
     if context is None:
         return stream
     secured = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)

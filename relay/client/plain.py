@@ -134,12 +134,14 @@ async def connect_plain(
     headers: Iterable[tuple[str, str]] = (),
     max_message_bytes: int = 1 << 20,
     connect_timeout: float = 10,
+    unix: str | os.PathLike[str] | None = None,
 ) -> AsyncIterator[PlainClient]:
     """Opens a WebSocket for the time of the `async with`.
 
     `url` is wss:// or ws://; `token` goes into the Authorization header; `ca_file` is a PEM file of the authorities to
-    trust instead of the system's; `connect_timeout` in seconds covers name, TCP, TLS and handshake together. Raises
-    ConnectFailed, ConnectionRefused, and ValueError for a URL, a header or a token that cannot be.
+    trust instead of the system's; `unix` is the path of a Unix socket to go by instead of TCP; `connect_timeout` in
+    seconds covers name, TCP, TLS and handshake together. Raises ConnectFailed, ConnectionRefused, and ValueError for a
+    URL, a header or a token that cannot be.
     """
     target = Target.of(url)
     fields = header_fields(token, headers)
@@ -153,6 +155,7 @@ async def connect_plain(
                     subprotocols=subprotocols,
                     fields=fields,
                     max_message_bytes=max_message_bytes,
+                    unix=unix,
                 )
         except trio.TooSlowError:
             raise ConnectFailed(f"{target} did not answer within {connect_timeout:g} s") from None

@@ -1,4 +1,5 @@
-"""Addresses as people write them: to listen on (":8443", "[::1]:8443", "localhost:0"), and networks ("192.0.2.0/24").
+"""Addresses as people write them: to listen on (":8443", "[::1]:8443", "localhost:0", "unix:/run/relay.sock"), and
+networks ("192.0.2.0/24").
 
 Not here: resolving names and opening sockets. The one rule: what is not clear is refused, with what would be.
 """
@@ -6,13 +7,43 @@ Not here: resolving names and opening sockets. The one rule: what is not clear i
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
+import sys
 from typing import Final, TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 EVERY: Final = ("::", "0.0.0.0")  # noqa: S104 - ':PORT' asks for just that
 NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")  # loosely RFC 1123 section 2.1
+
+UNIX: Final = "unix:"
+PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
+"""What fits into the address of a Unix socket (unix(7)), but for the zero behind it."""
+
+
+def unix_path(text: str) -> str | None:
+    """The path in "unix:/run/relay/public.sock"; None for what is an address of another kind.
+
+    Raises ValueError with one sentence that does not repeat `text`.
+    """
+    if not text.startswith(UNIX):
+        return None
+    path = text.removeprefix(UNIX)
+    if "/" not in path or path.endswith("/") or not path.isprintable():
+        raise ValueError(
+            "what follows unix: must be the path of a file, with a slash in it: unix:/run/relay/public.sock"
+        )
+    if problem := path_problem(path):
+        raise ValueError(problem)
+    return path
+
+
+def path_problem(path: str) -> str | None:
+    """Why a path cannot be a Unix socket's, as a sentence; None: it can."""
+    if len(os.fsencode(path)) > PATH_BYTES:
+        return f"the path of a Unix socket has at most {PATH_BYTES} bytes"
+    return None
 
 
 def parse_listen(text: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from relay.config.address import EVERY, parse_listen, parse_network
+from relay.config.address import EVERY, UNIX, parse_listen, parse_network, unix_path
 from relay.config.aliases import alias_problem
 from relay.config.positions import Path
 from relay.config.quotas import Quota, faults
@@ -48,6 +48,7 @@ API_KEY_BYTES: Final = 16
 # What an origin may look like at all (RFC 6454 section 6.2); the usual slip is a slash at its end.
 HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9a-fA-F:.]+\]")
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MODE: Final = re.compile(r"0?[0-7]{3}")
 PREFIX: Final = re.compile(r"(?:[^\s*{}:]+:)+")
 ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/?#\s@]+", re.IGNORECASE)
 COOKIE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -60,10 +61,12 @@ def server(table: Server) -> Iterator[Fault]:
     if not table.listen:
         yield ("listen",), "needs at least one address", "':8443' is every address"
     yield from addresses(table.listen)
+    yield from mode(table.unix_mode)
 
 
 def internal(table: Internal) -> Iterator[Fault]:
     yield from addresses(table.listen)
+    yield from mode(table.unix_mode)
     for index, key in enumerate(table.api_keys):
         if problem := bad_api_key(key):
             yield ("api_keys", index), problem, f"like that of `openssl rand -hex {API_KEY_BYTES}`"
@@ -81,10 +84,16 @@ def bad_api_key(key: str) -> str | None:
 def addresses(texts: list[str]) -> Iterator[Fault]:
     for index, text in enumerate(texts):
         try:
-            parse_listen(text)
+            if unix_path(text) is None:
+                parse_listen(text)
         except ValueError as error:
             yield ("listen", index), str(error), ""
     yield from twice("listen", texts)
+
+
+def mode(text: str) -> Iterator[Fault]:
+    if not MODE.fullmatch(text):
+        yield ("unix_mode",), "is no mode of a file", "three octal digits, as in '0660': its owner and its group"
 
 
 def limits(table: Limits) -> Iterator[Fault]:
@@ -313,6 +322,8 @@ def shared(public: list[str], internal: list[str]) -> Iterator[Fault]:
     """Internal addresses that are public ones too; what is no address was reported as such."""
     taken = set(pairs(public))
     for index, text in enumerate(internal):
+        if text in public and text.startswith(UNIX):
+            yield ("internal", "listen", index), "is an address of server.listen too", "give it a path of its own"
         for host, port in pairs([text]):
             if port and any(port == other and (host == at or {host, at}.intersection(EVERY)) for at, other in taken):
                 yield ("internal", "listen", index), "is an address of server.listen too", "give it a port of its own"

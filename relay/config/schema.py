@@ -85,9 +85,11 @@ class Server(Table, frozen=True):
     listen: Annotated[
         list[str],
         about(
-            "Addresses of the public listener, HOST:PORT; ':8443' is all, IPv4 and IPv6; port 0: the system chooses."
+            "Addresses of the public listener, HOST:PORT; ':8443' is all, IPv4 and IPv6; port 0: the system chooses. "
+            "Or 'unix:/run/relay/public.sock', for a proxy on this machine."
         ),
     ] = items(":8443")
+    unix_mode: Annotated[str, about("Who may connect to Unix sockets of it: the mode of their files, octal.")] = "0660"
     backlog: Annotated[int, about("Connections the kernel keeps waiting for accept.", ge=1)] = 1024
     insecure_plaintext: Annotated[
         bool,
@@ -115,9 +117,11 @@ class Internal(Table, frozen=True):
     private network.
     """
 
-    listen: Annotated[list[str], about("Addresses of the internal listener; [] switches it off.")] = items(
-        "127.0.0.1:9090"
-    )
+    listen: Annotated[
+        list[str],
+        about("Addresses of the internal listener, HOST:PORT or 'unix:/run/relay/internal.sock'; [] switches it off."),
+    ] = items("127.0.0.1:9090")
+    unix_mode: Annotated[str, about("Who may connect to Unix sockets of it: the mode of their files, octal.")] = "0660"
     api_keys: Annotated[
         list[str],
         about(

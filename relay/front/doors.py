@@ -8,14 +8,14 @@ seen with its own eyes.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from relay.config import schema
-from relay.config.address import parse_network
+from relay.config.address import parse_network, unix_path
 from relay.errors import Rejected
-from relay.limits.addresses import parse_ip
+from relay.limits.addresses import UNIX, parse_ip
 from relay.limits.counts import AddressLimits
 from relay.net.forwarded import hops
 from relay.net.head import Headers
@@ -23,9 +23,6 @@ from relay.net.proxy_protocol import V2_BYTES, HeaderReader, Malformed, Version
 
 if TYPE_CHECKING:
     from relay.front.guests import Guest
-
-UNIX: Final = "unix"
-"""The address of whoever comes through a Unix socket."""
 
 
 class Trusted:
@@ -40,6 +37,12 @@ class Trusted:
     def __contains__(self, address: str) -> bool:
         ip = parse_ip(address)
         return any(ip in network for network in self._networks) if ip is not None else self._unix and address == UNIX
+
+
+def unspoken_for(config: schema.Config) -> bool:
+    """Whether clients come through a Unix socket, of whom nobody says which address they are from."""
+    by_socket = any(unix_path(text) is not None for text in config.server.listen)
+    return by_socket and (UNIX not in config.proxy.trusted or config.proxy.protocol == config.proxy.forwarded == "none")
 
 
 class HeaderRefused(Exception):

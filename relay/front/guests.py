@@ -61,7 +61,7 @@ class Guests:
             raise Rejected(503, "too_many_guests", why, retry_after=SOON, setting="auth.deferred.guests")
         key = state.addresses.key(request.remote)
         self._of_address.limit = settings.per_address
-        if not self._of_address.enter(key):
+        if key and not self._of_address.enter(key):
             why = f"{why} from your address"
             raise Rejected(429, "too_many_guests", why, retry_after=SOON, setting="auth.deferred.per_address")
         guest = Guest(self, key, transport, protocol, self._services)
@@ -72,7 +72,8 @@ class Guests:
         """He is none any more."""
         if guest in self._state.guests:
             self._state.guests.discard(guest)
-            self._of_address.leave(guest.key)
+            if guest.key:
+                self._of_address.leave(guest.key)
             self._services.counters.guests[outcome] += 1
 
 

@@ -18,6 +18,9 @@ IP: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 SUBSCRIBER: Final = 64
 """Bits of the IPv6 network that one subscriber gets, unless the config says otherwise."""
 
+UNIX: Final = "unix"
+"""The address of whoever comes through a Unix socket."""
+
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from relay.config import schema
 from relay.errors import Rejected
-from relay.limits.addresses import address_key
+from relay.limits.addresses import UNIX, address_key
 from relay.limits.buckets import Buckets, Rate
 
 
@@ -53,7 +53,8 @@ class Counts:
 class AddressLimits:
     """Connections of one address, and how fast it opens new ones.
 
-    An address is an IPv4 address or an IPv6 network of `ipv6_prefix` bits, which is what one subscriber gets.
+    An address is an IPv4 address or an IPv6 network of `ipv6_prefix` bits, which is what one subscriber gets. Who has
+    none is not limited by it.
     """
 
     def __init__(self, limits: schema.Limits) -> None:
@@ -62,8 +63,8 @@ class AddressLimits:
         self._buckets = Buckets(Rate(limits.handshakes_per_address, limits.handshakes_burst))
 
     def key(self, address: str) -> str:
-        """What an address counts as."""
-        return address_key(address, self._prefix)
+        """What an address counts as; "": as nobody's. Who comes through a Unix socket has none to be counted by."""
+        return "" if address == UNIX else address_key(address, self._prefix)
 
     def enter(self, address: str, now: float) -> str:
         """Let one connection in. Returns its key, which `leave` wants back.
@@ -72,6 +73,8 @@ class AddressLimits:
         spends of the rate all the same: an address that is full may not knock without end either.
         """
         key = self.key(address)
+        if not key:
+            return key
         if self._buckets.rate.per_second:
             wait = self._buckets.get(key, now).try_take(now)
             if wait:
@@ -100,7 +103,8 @@ class AddressLimits:
 
     def leave(self, key: str) -> None:
         """The connection that `enter` gave this key is gone. Raises KeyError when it was not inside."""
-        self._counts.leave(key)
+        if key:
+            self._counts.leave(key)
 
     def prune(self, now: float) -> None:
         """Forget the addresses that have their whole burst again. Done by itself as the table grows."""

@@ -31,6 +31,7 @@ class _Record:
 class Failures:
     """By address key. `auth_failures` failures within `auth_failures_window` seconds are free; each further one costs
     a wait, of `auth_backoff` seconds at first and twice as long each time. Quiet for a window, all is forgotten.
+    The key "" is nobody's, and never waits.
     """
 
     def __init__(self, limits: schema.Limits) -> None:
@@ -53,7 +54,7 @@ class Failures:
     def failed(self, key: str, now: float) -> None:
         """One more failure. Those that were on their way when the wait began do not count."""
         limits = self._limits
-        if not limits.auth_failures:
+        if not limits.auth_failures or not key:
             return
         record = self._records.pop(key, None)
         if record is None or self._forgiven(record, now):

@@ -11,12 +11,15 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 
-from relay.config.address import parse_listen
+from relay.config.address import parse_listen, unix_path
 from relay.errors import ConfigError, ConfigProblem
+from relay.limits.addresses import UNIX
+from relay.net import unix
 
 log = logging.getLogger("relay.net")
 
@@ -26,14 +29,24 @@ _PAUSE: Final = 0.1  # seconds between tries while descriptors are exhausted
 _TELL_EVERY: Final = 10.0  # seconds between two log lines about it
 
 
-def open_listeners(addresses: Iterable[str], backlog: int, key: str) -> list[socket.socket]:
+def open_listeners(
+    addresses: Iterable[str], backlog: int, key: str, *, base: Path = Path(), mode: int = 0o660
+) -> list[socket.socket]:
     """Bound and listening sockets. Raises ConfigError naming each address that cannot be had; then none stays open.
 
-    Where ":PORT" asks for every address, a machine without IPv6 gets IPv4 alone.
+    Where ":PORT" asks for every address, a machine without IPv6 gets IPv4 alone. The file of a Unix socket gets that
+    mode; its path begins at `base`.
     """
     sockets: list[socket.socket] = []
     problems: list[ConfigProblem] = []
     for text in addresses:
+        if (path := unix_path(text)) is not None:
+            try:
+                sockets.append(unix.listen_on(base / path, mode, backlog))
+            except OSError as error:
+                what = f"cannot listen on {text}: {error.strerror or error}"
+                problems.append(ConfigProblem("configuration", key, what))
+            continue
         wanted = parse_listen(text)
         port = 0
         for host, asked in wanted:
@@ -92,7 +105,7 @@ async def accept_from(
                             log.error("cannot accept connections: %s", error.strerror)
                         await trio.sleep(_PAUSE)
                     break  # else the client was gone before we took it
-                handle(sock, address[0] if isinstance(address, tuple) else "unix")
+                handle(sock, address[0] if isinstance(address, tuple) else UNIX)
 
 
 def check_congestion(name: str) -> str | None:

@@ -125,7 +125,8 @@ class Transport:
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
             else:  # a small buffer is the next best bound on what cannot be overtaken any more
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
-
+        elif family == socket.AF_UNIX:  # the same: there is no other bound
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * unsent_bytes)
         self.knows_path = family in _TELLING or self.path_info() is not None
         if self.knows_path:
             _TELLING.add(family)

@@ -6,7 +6,8 @@ Not here: where a configuration comes from (`Load`), signals (server). The one r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 import trio
@@ -16,6 +17,7 @@ from relay.config.schema import Config
 from relay.errors import ConfigError
 from relay.front.state import Rules, State
 from relay.process.assembly import Assembly
+from relay.process.listening import Listening, adopt, drop, prepare
 from relay.session.everybody import for_each
 
 log = logging.getLogger("relay")
@@ -59,19 +61,26 @@ class KeyRefresh:
 
 
 def _at_start(config: Config, name: str) -> object:
-    """What of a table is read once. The API's own settings are looked up at each request."""
-    internal = config.internal
-    return (internal.listen, internal.recent_decisions) if name == "internal" else getattr(config, name)
+    """What of a table is read once. Listeners are exchanged, the API's own settings looked up at each request."""
+    server, internal = config.server, config.internal
+    if name == "server":
+        return server.insecure_plaintext, server.playground, server.poller
+    return internal.recent_decisions if name == "internal" else getattr(config, name)
 
 
-def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
+def reload(parts: Assembly, load: Load, keys: KeyRefresh, listening: Sequence[Listening] = ()) -> bool:
     """Puts what `load` reads in force. False, and the log says why, where it cannot be: then nothing has changed."""
     state = parts.state
     try:
-        loaded = load()
-        rules = Rules(loaded, state.revocations)
-        if state.certificates is not None:
-            state.certificates.reload(loaded.config.tls)
+        with ExitStack() as undo:
+            loaded = load()
+            rules = Rules(loaded, state.revocations)
+            opened = prepare(listening, loaded)
+            for sockets in opened:
+                undo.callback(drop, sockets)
+            if state.certificates is not None:
+                state.certificates.reload(loaded.config.tls)
+            undo.pop_all()
     except ConfigError as error:
         parts.counters.reloads["failed"] += 1
         log.error(
@@ -92,6 +101,7 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh) -> bool:
     for name, tenant in state.tenants.items():
         if name in rules.terms:
             tenant.adopt(rules.terms[name])
+    adopt(listening, loaded, opened)
     state.addresses.adopt(new.limits)
     state.failures.adopt(new.limits)
     state.pending.adopt(new.limits)

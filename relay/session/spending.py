@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from relay.auth.grants import PatternSet, compile_patterns
 from relay.config.quotas import Quota
 from relay.errors import CloseCode, CloseReason, ConfigError, ConfigProblem, Refused
-from relay.limits.addresses import address_key
+from relay.limits.addresses import UNIX, address_key
 from relay.limits.buckets import Bucket
 from relay.limits.pace import Pace, QuotaPace, Shape
 from relay.limits.quotas import Bound, Over, Quotas, Rule, take
@@ -93,6 +93,8 @@ class Spending:
         """The buckets to take from for what happens in a room."""
         plugin = self._plugin(room) if room else ""
         now = self._connection.services.monotonic()
+        if self._connection.address == UNIX:  # that is nobody's in particular
+            rules = tuple(rule for rule in rules if rule.per != "address")
         return tuple(self._bound(rule, room, plugin, now) for rule in rules if rule.is_about(room, plugin))
 
     def spend(self, bounds: tuple[Bound, ...], size: int) -> None:

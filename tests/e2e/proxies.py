@@ -26,7 +26,7 @@ defaults
     timeout server 1m
 listen front
     bind fd@{fd}
-    server relay 127.0.0.1:{port} {options}
+    server relay {relay} {options}
 """
 
 NGINX: Final = """
@@ -39,7 +39,7 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    upstream relay {{ server 127.0.0.1:{port}; {upstream} }}
+    upstream relay {{ server {relay}; {upstream} }}
     server {{
         listen 127.0.0.1:{own};
         location / {{
@@ -56,20 +56,21 @@ http {{
 
 
 @asynccontextmanager
-async def haproxy_before(haproxy: str, folder: Path, port: int, options: str) -> AsyncIterator[tuple[str, int]]:
-    """Passes TCP on to `port`; `options` are those of its `server` line. Yields its address."""
+async def haproxy_before(haproxy: str, folder: Path, relay: int | Path, options: str) -> AsyncIterator[tuple[str, int]]:
+    """Passes TCP on to that port or Unix socket; `options` are those of its `server` line. Yields its address."""
     with _listening() as listener:
         config = folder / "haproxy.cfg"
-        config.write_text(HAPROXY.format(fd=listener.fileno(), port=port, options=options))
+        config.write_text(HAPROXY.format(fd=listener.fileno(), relay=_place(relay, "unix@"), options=options))
         with _running([haproxy, "-db", "-f", str(config)], listener):
             yield listener.getsockname()
 
 
 @asynccontextmanager
 async def nginx_before(
-    nginx: str, folder: Path, port: int, header: str, *, keepalive: bool = False
+    nginx: str, folder: Path, relay: int | Path, header: str, *, keepalive: bool = False
 ) -> AsyncIterator[tuple[str, int]]:
-    """Passes requests on to `port`, in plain text, with this line about the client. Yields its address.
+    """Passes requests on to that port or Unix socket, in plain text, with this line about the client. Yields its
+    address.
 
     `keepalive`: one connection to the relay serves the requests of many clients.
     """
@@ -77,13 +78,18 @@ async def nginx_before(
         own = listener.getsockname()[1]
         config = folder / "nginx.conf"
         upstream, connection = ("keepalive 1;", '""') if keepalive else ("", "upgrade")
+        place = _place(relay, "unix:")
         config.write_text(
             NGINX.format(
-                folder=folder, port=port, own=own, header=header, upstream=upstream, connection=connection
+                folder=folder, relay=place, own=own, header=header, upstream=upstream, connection=connection
             )
         )  # fmt: skip
         with _running([nginx, "-c", str(config), "-p", str(folder)], listener, f"{listener.fileno()};"):
             yield listener.getsockname()
+
+
+def _place(relay: int | Path, kind: str) -> str:
+    return f"127.0.0.1:{relay}" if isinstance(relay, int) else f"{kind}{relay}"
 
 
 def _listening() -> socket.socket:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import parse_listen
+from relay.config import parse_listen, unix_path
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,27 @@ def test_no_text_raises_anything_but_value_error(text: str) -> None:
     except ValueError:
         return
     assert all(host and 0 <= port <= 65535 for host, port in pairs)
+
+
+@pytest.mark.parametrize("path", ["/run/relay/public.sock", "./relay.sock", "folder/relay.sock", "/run/mit leer.sock"])
+def test_a_unix_socket_has_a_path(path: str) -> None:
+    assert unix_path(f"unix:{path}") == path
+
+
+@pytest.mark.parametrize("text", [":8443", "localhost:0", "unix", "unix.example:80", "[::1]:1"])
+def test_other_addresses_have_none(text: str) -> None:
+    assert unix_path(text) is None
+
+
+@pytest.mark.parametrize("path", ["", "80", "relay.sock", "@name", "/run/", "/run/\0x", "/run/\n", "/" + "ä" * 60])
+def test_what_can_be_no_socket_s_path_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"must be the path of a file|at most"):
+        unix_path(f"unix:{path}")
+
+
+@given(st.text("unix:/. \n", max_size=30) | st.text())
+def test_no_text_makes_unix_path_raise_anything_but_value_error(text: str) -> None:
+    try:
+        unix_path(text)
+    except ValueError:
+        pass

@@ -216,6 +216,23 @@ def test_what_does_not_fit_is_said_in_plain_words(fails: Fails, text: str, probl
         ("internal.listen = ['::1:5']", ":1: internal.listen[0]: an IPv6 address must stand in brackets: [::1]:8443"),
         ("server.listen = [':1', ':1']", ":1: server.listen: names the same one twice"),
         (
+            "server.listen = ['unix:80']",
+            ":1: server.listen[0]: what follows unix: must be the path of a file, with a slash in it: "
+            "unix:/run/relay/public.sock",
+        ),
+        (
+            f"server.listen = ['unix:/{'x' * 120}']",
+            ":1: server.listen[0]: the path of a Unix socket has at most 107 bytes",
+        ),
+        (
+            "internal.unix_mode = 'rw'",
+            ":1: internal.unix_mode: is no mode of a file (three octal digits, as in '0660': its owner and its group)",
+        ),
+        (
+            "server.listen = ['unix:/a']\ninternal.listen = ['unix:/a']",
+            ":2: internal.listen[0]: is an address of server.listen too (give it a path of its own)",
+        ),
+        (
             "auth.keys = []",
             ":1: auth.keys: no key to check tokens with: nobody could connect "
             "(add an [[auth.keys]] table or set auth.jwks)",

@@ -154,3 +154,11 @@ def test_an_address_that_was_pruned_has_no_more_than_its_burst() -> None:
     one.enter("192.0.2.1", 0.2)
     with pytest.raises(Rejected):
         one.enter("192.0.2.1", 0.2)
+
+
+def test_who_comes_through_a_unix_socket_is_not_limited_by_address() -> None:
+    limits = AddressLimits(schema.Limits(connections_per_address=1, handshakes_per_address=1.0, handshakes_burst=1.0))
+    keys = [limits.enter("unix", 1.0) for _ in range(100)]
+    assert (limits.connections, len(limits)) == (0, 0)
+    for key in keys:
+        limits.leave(key)

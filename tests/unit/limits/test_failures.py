@@ -128,3 +128,10 @@ def test_no_wait_is_longer_than_the_longest_and_who_waited_may_try(steps: list[t
         assert wait(one, now + 1e-9, key) == 0.0
         getattr(one, what)(*((key, now) if what == "failed" else (key,)))
     assert len(one) <= 3
+
+
+def test_who_has_no_address_never_waits() -> None:
+    one = failures()
+    fail(one, 100, 1.0, "")
+    assert wait(one, 1.0, "") == 0.0
+    assert len(one) == 0
