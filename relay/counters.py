@@ -1,7 +1,7 @@
 """What the relay counts, as plain integers: an addition costs 40 ns, a metrics library's counter five to twenty times
 that.
 
-Not here: names and text of the metrics (ops/figures reads this object when somebody asks). The one rule: labels come
+Not here: names and text of the metrics (ops/metrics reads this object when somebody asks). The one rule: labels come
 from closed sets (codes, channels, plugin names), never from clients.
 """
 

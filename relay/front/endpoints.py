@@ -27,7 +27,7 @@ from relay.net.http import HTTPConnection, Response
 from relay.net.link import Link
 from relay.net.routes import Router, serve_requests
 from relay.net.transport import Lost, Transport
-from relay.ops.figures import Gauges
+from relay.ops.entry import Gauges
 from relay.ops.logs import lines_lost
 from relay.ops.metrics import exposition
 from relay.plugin.meters import Meter

@@ -1,13 +1,14 @@
 """Metrics in Prometheus' text format, made from plain integers when somebody asks.
 
-Not here: which there are (figures), counting (counters.Counters) and serving (net/routes). The one rule: a scrape reads
-what is there, takes no lock, and keeps nothing.
+Not here: which there are (process_figures, tenant_figures), counting (counters.Counters) and serving (net/routes). The
+one rule: a scrape reads what is there, takes no lock, and keeps nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -15,8 +16,13 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from relay.counters import DELAYS, Counters
-from relay.ops.figures import PREFIX, TABLE, Entry, Gauges, Tenants
+from relay.ops.entry import PREFIX, Entry, Gauges, Tenants
+from relay.ops.process_figures import OF_PROCESS
+from relay.ops.tenant_figures import OF_TENANTS
 from relay.plugin.meters import Meter
+
+TABLE: Final = (*OF_PROCESS, *OF_TENANTS)
+"""Every metric there is; the docs are compared with it."""
 
 
 class _Snapshot(Collector):
@@ -28,14 +34,16 @@ class _Snapshot(Collector):
         self.tenants = tenants
 
     def collect(self) -> Iterator[Metric]:
-        for entry in TABLE:
-            if entry.kind == "histogram":
-                yield _delays(entry, self.counters, self.tenants)
-                continue
-            family = entry.family(self.counters, self.gauges, self.tenants)
-            if family is not None:
-                yield family
+        yield from self._families(OF_PROCESS, {})
+        yield from self._families(OF_TENANTS, self.tenants)
         yield from _own_figures(self.gauges.meters)
+
+    def _families(self, entries: Iterable[Entry], tenants: Tenants) -> Iterator[Metric]:
+        for entry in entries:
+            if entry.kind == "histogram":
+                yield _delays(entry, self.counters, tenants)
+            elif (family := entry.family(self.counters, self.gauges, tenants)) is not None:
+                yield family
 
 
 def _own_figures(meters: Iterable[tuple[str, Meter]]) -> Iterable[Metric]:

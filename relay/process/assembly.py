@@ -42,7 +42,7 @@ from relay.plugin.watchdog import Watchdog
 from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
 from relay.rooms.journal import Journal
-from relay.session import patterns, requests
+from relay.session import joining, patterns
 from relay.session.services import KeyFetch, Services
 from relay.session.timers import Timer, Timers, Wheel
 from relay.session.work import Spawn
@@ -195,8 +195,8 @@ def _make_hub(
         receipts=(memory.receipts, memory.receipt_seconds),
         schedule=schedule,
     )
-    hub.on_removed = requests.removed  # type: ignore[assignment]
-    hub.on_renamed = requests.renamed  # type: ignore[assignment]
+    hub.on_removed = joining.removed  # type: ignore[assignment]
+    hub.on_renamed = joining.renamed  # type: ignore[assignment]
     hub.watching.ended = patterns.ended  # type: ignore[assignment]
     return hub
 

@@ -1,6 +1,6 @@
 """Other names of rooms: who asks for `general` gets `chat:main`.
 
-Not here: where names come from (session/requests, front). The one rule: an alias leads to a name that is no alias in
+Not here: where names come from (session, front). The one rule: an alias leads to a name that is no alias in
 the end, found in bounded steps, so no chain of them can be a circle.
 """
 

@@ -1,6 +1,6 @@
 """A room gets another name: its members, history, epoch and offsets move along, and so does what is on disk.
 
-Not here: who may ask for it (front/api_rooms), what members are told (session/requests). The one rule: all maps change
+Not here: who may ask for it (front/api_rooms), what members are told (session/joining). The one rule: all maps change
 in one go; whoever looks finds the room under one name, never under both or neither.
 """
 

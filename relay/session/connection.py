@@ -21,7 +21,7 @@ from relay.protocols.base import Command, Join, ProtocolError, Publish, RequestI
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
 from relay.rooms.room import Membership, Room
-from relay.session import publishing, requests
+from relay.session import joining, publishing, requests
 from relay.session.credentials import Credentials
 from relay.session.greeting import greet
 from relay.session.incoming import Incoming
@@ -31,7 +31,7 @@ from relay.session.work import Job, Work
 
 if TYPE_CHECKING:
     from relay.session.leg import Leg
-    from relay.session.resume import Parked
+    from relay.session.parked import Parked
     from relay.session.spending import Spending
 
 KINDS: Final = (Kind.TEXT, Kind.TEXT, Kind.BINARY)  # by opcode
@@ -94,7 +94,7 @@ class Connection:
         for room in dict.fromkeys((self.home, *self.identity.grants.join_at_start)):
             if room and self.closing is None:
                 try:
-                    requests.join(self, Join(room, last=last if room == self.home else 0), at_start=True)
+                    joining.join(self, Join(room, last=last if room == self.home else 0), at_start=True)
                 except Refused as refused:
                     self.join_refused(room, refused)
         self.credentials.end_if_revoked(services.wall())  # since it was checked, somebody may have thought better of it
@@ -177,7 +177,7 @@ class Connection:
         handler = room.handler
         if handler.message_is_async or (self.joining is not None and name in self.joining):
             job = partial(publishing.publish_later, self, room, message, command)
-            requests.later_in(self, room, command.channel, job)
+            joining.later_in(self, room, command.channel, job)
         elif command.id is None and command.once is None:
             handler.message(room, self, message)
         else:
@@ -280,7 +280,7 @@ class Connection:
     def depart(self) -> None:
         """Leaves all rooms."""
         for membership in list(self.hub.memberships(self).values()):
-            requests.depart(self, membership.room)
+            joining.depart(self, membership.room)
         self.hub.watching.drop(self)
 
     # Answers.

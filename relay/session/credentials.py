@@ -21,7 +21,7 @@ from relay.auth.tokens import Identity
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.limits.buckets import Bucket, Rate
 from relay.protocols.base import Auth, Join, RequestId
-from relay.session import requests
+from relay.session import joining
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
@@ -186,7 +186,7 @@ class Credentials:
         self._bad = None
         self.start()
         connection.services.counters.tokens["renewed"] += 1
-        requests.regrant(connection)
+        joining.regrant(connection)
         for room in identity.grants.join_at_start:
             if room not in before.grants.join_at_start and connection.closing is None:
                 self._enter(room)
@@ -198,7 +198,7 @@ class Credentials:
         if room in connection.hub.memberships(connection):
             return
         try:
-            requests.join(connection, Join(room, announce=True), at_start=True)
+            joining.join(connection, Join(room, announce=True), at_start=True)
         except Refused as refused:
             connection.join_refused(room, refused)
 

@@ -12,9 +12,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from relay.counters import Counters
-from relay.ops.figures import TABLE, Gauges, open_descriptors
+from relay.ops.entry import Gauges
 from relay.ops.memory import resident_bytes
-from relay.ops.metrics import exposition
+from relay.ops.metrics import TABLE, exposition
+from relay.ops.process_figures import open_descriptors
 from relay.plugin.meters import Meter
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"

@@ -31,7 +31,7 @@ from relay.protocols.base import WireProtocol
 from relay.rooms.archive import Archive
 from relay.rooms.hub import Hub
 from relay.rooms.journal import Journal
-from relay.session import patterns, requests
+from relay.session import joining, patterns
 from relay.session.metered import make_connection
 from relay.session.services import Services
 from relay.session.spending import compile_quotas
@@ -97,8 +97,8 @@ class House:
         )
         self.plugins = {name: self._plugin(name, *what) for name, what in plugins.items()}
         self.hub.router = build_router(list(self.plugins.values()))
-        self.hub.on_removed = requests.removed  # type: ignore[assignment]
-        self.hub.on_renamed = requests.renamed  # type: ignore[assignment]
+        self.hub.on_removed = joining.removed  # type: ignore[assignment]
+        self.hub.on_renamed = joining.renamed  # type: ignore[assignment]
         self.hub.watching.ended = patterns.ended  # type: ignore[assignment]
         self.hub.aliases.adopt(config.aliases)
         limits, heartbeat = config.limits, config.websocket

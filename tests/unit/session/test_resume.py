@@ -15,7 +15,8 @@ from relay.errors import CloseReason
 from relay.protocols.base import WireProtocol
 from relay.protocols.deflated import Compressor, Deflated
 from relay.session.leg import Leg
-from relay.session.resume import PATIENCE, Resuming
+from relay.session.parked import PATIENCE
+from relay.session.resume import Resuming
 from relay.session.wire import Hold
 from tests.unit.protocols.table import JSON, MSGPACK
 from tests.unit.session.kit import House, channels, heard, identity, open_house, settings
