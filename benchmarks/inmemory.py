@@ -16,11 +16,11 @@ from benchmarks.servers import ALL_ROOMS
 from relay.auth.grants import compile_grants
 from relay.auth.tokens import Identity
 from relay.config.loader import load
-from relay.delivery.outbox import Tick
+from relay.delivery.tick import Tick
 from relay.devcerts import make_dev_certificates
 from relay.net.deflate import Agreement
 from relay.net.link import Link
-from relay.net.websocket import xor_mask
+from relay.net.masking import xor_mask
 from relay.protocols.base import WireProtocol
 from relay.protocols.plain import Plain
 from relay.server import Server

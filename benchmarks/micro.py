@@ -31,14 +31,16 @@ from relay.auth.keys import KeySet, VerificationKey
 from relay.auth.tokens import Verifier
 from relay.config import schema
 from relay.delivery.channels import Channels
-from relay.delivery.outbox import Outbox, Tick, put_all
+from relay.delivery.outbox import Outbox, put_all
+from relay.delivery.tick import Tick
 from relay.limits.buckets import Rate
 from relay.limits.quotas import Bound, take
 from relay.limits.quotas import Rule as QuotaRule
 from relay.model import Kind, Message, Payload
 from relay.net.deflate import Agreement
 from relay.net.link import Link
-from relay.net.websocket import Engine, EngineLimits
+from relay.net.slow_path import EngineLimits
+from relay.net.websocket import Engine
 from relay.protocols.base import WireProtocol
 from relay.protocols.deflated import Compressor, Deflated
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack

@@ -19,7 +19,8 @@ import click
 from benchmarks.report import table
 from relay.config.schema import default_channels
 from relay.delivery.channels import Channels
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.protocols.plain import Plain
 from relay.rooms.hub import Hub
 from relay.rooms.room import Room, RoomRule

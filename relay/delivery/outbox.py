@@ -11,11 +11,12 @@ earns its weight when it has its turn. A frame larger than what was left is a de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from relay.delivery.channels import Channels, Lane, Priority
 from relay.delivery.parts import Sending
+from relay.delivery.tick import Tick
 from relay.delivery.waiting import Frame, Waiting
 from relay.model import Message
 from relay.protocols.parts import Parts
@@ -41,32 +42,6 @@ class Owner(Protocol):
 
     def relieved(self, lane: Lane) -> None:
         """It is down to half its capacity."""
-
-
-class Tick:
-    """The connections that somebody put something for since the last flush; one object for the whole process.
-
-    While a tick runs (`running`), its end flushes them. Put at any other time, `wake` sees to it.
-    """
-
-    __slots__ = ("alone", "clock", "running", "touched", "wake")
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self.touched: list[Outbox] = []
-        self.clock: Callable[[], float] = lambda: 0.0  # monotonic seconds; the poller's, once it has one
-        self.running = False
-        self.alone = False  # one connection was ready, and no other: what it says now need not wait for more
-        self.wake = wake
-
-    def flush(self) -> None:
-        """One flush for each; what flushing itself touches (a drop to be told, a close) comes next."""
-        self.running = True
-        while self.touched:
-            batch = self.touched[:]
-            self.touched.clear()
-            for outbox in batch:
-                outbox.flush()
-        self.running = False
 
 
 class Drop:

@@ -17,7 +17,7 @@ import trio
 
 from relay.auth.certificates import ClientCertificate
 from relay.auth.tokens import Identity
-from relay.delivery.outbox import Tick
+from relay.delivery.tick import Tick
 from relay.errors import CLOSE_CODES, Rejected
 from relay.front.arrivals import Arrivals
 from relay.front.compression import Compression

@@ -20,8 +20,9 @@ from relay.limits.counts import Counts
 from relay.net.handshake import Credential, Upgrade
 from relay.net.head import Request
 from relay.net.link import NO_CODE, Link
+from relay.net.slow_path import EngineLimits
 from relay.net.transport import Lost, Transport
-from relay.net.websocket import Engine, EngineLimits
+from relay.net.websocket import Engine
 from relay.protocols.base import Ping, ProtocolError, RequestId, WireProtocol
 from relay.protocols.frames import PONG, close_frame, frame
 from relay.session.services import Services
@@ -78,7 +79,7 @@ class Guests:
 
 
 class Guest:
-    """One of them: reads until the token is there, with an engine of its own (net/websocket.Sink)."""
+    """One of them: reads until the token is there, with an engine of its own (net/slow_path.Sink)."""
 
     __slots__ = (
         "_early", "_engine", "_guests", "_out", "_problem", "_request", "_scope", "_services", "_token", "_transport",

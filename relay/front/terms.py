@@ -13,7 +13,7 @@ from relay.config.schema import Config
 from relay.errors import Rejected
 from relay.limits.buckets import Rate
 from relay.net.origins import OriginPolicy
-from relay.net.websocket import EngineLimits
+from relay.net.slow_path import EngineLimits
 from relay.session.spending import compile_quotas
 
 

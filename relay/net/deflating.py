@@ -12,7 +12,7 @@ import zlib
 from typing import Final
 
 from relay.counters import Counters
-from relay.delivery.outbox import Tick
+from relay.delivery.tick import Tick
 from relay.net.deflate import Agreement
 from relay.net.transport import Transport
 from relay.net.writer import Keeper, Writer

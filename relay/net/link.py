@@ -14,14 +14,16 @@ import trio
 
 from relay.config.schema import WebSocket
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Tick, put_all
+from relay.delivery.outbox import put_all
+from relay.delivery.tick import Tick
 from relay.errors import CloseCode, CloseReason
 from relay.net.deflate import Agreement
 from relay.net.deflating import make_writer
 from relay.net.poller import Poller
 from relay.net.reading import Reader
+from relay.net.slow_path import EngineLimits
 from relay.net.transport import Lost, Transport
-from relay.net.websocket import Engine, EngineLimits
+from relay.net.websocket import Engine
 from relay.plugin.arrival import Arrival
 from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection
@@ -113,7 +115,7 @@ class Link(Reader):
         else:
             self._lost(broken)
 
-    # What the engine tells (net/websocket.Sink); messages go to the connection directly.
+    # What the engine tells (net/slow_path.Sink); messages go to the connection directly.
 
     def several(self) -> None:
         self.services.hub.put_all = put_all

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from relay.delivery.outbox import Tick
+from relay.delivery.tick import Tick
 
 BATCH: Final = 512  # ready connections handled before Trio's other tasks get a turn
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 from relay.delivery.channels import Lane
-from relay.delivery.outbox import Outbox, Owner, Tick, put_all
+from relay.delivery.outbox import Outbox, Owner, put_all
+from relay.delivery.tick import Tick
 from relay.limits.pace import Shape
 from relay.model import Message
 from relay.net.pacing import SEGMENT, Path, PathInfo

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from relay.errors import CloseCode
 from relay.limits.buckets import Rate
 from relay.net.deflate import TAIL, Agreement
-from relay.net.websocket import Engine, EngineLimits
+from relay.net.slow_path import EngineLimits
+from relay.net.websocket import Engine
 from tests.conformance.test_engine_paths import (
     BAD_TEXT,
     BINARY,

@@ -19,7 +19,9 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 
 from relay.errors import CloseCode, CloseReason
 from relay.limits.buckets import Rate
-from relay.net.websocket import Engine, EngineLimits, unmask, xor_mask
+from relay.net.masking import unmask, xor_mask
+from relay.net.slow_path import EngineLimits
+from relay.net.websocket import Engine
 
 Event = tuple[object, ...]
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

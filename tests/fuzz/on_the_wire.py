@@ -19,7 +19,8 @@ from relay.front.state import PLAIN, PROTOCOLS, relay_v1
 from relay.limits.buckets import Rate
 from relay.model import Kind, Message, Payload
 from relay.net.deflate import Agreement, Wishes, agree, parse_offers
-from relay.net.websocket import Engine, EngineLimits
+from relay.net.slow_path import EngineLimits
+from relay.net.websocket import Engine
 from relay.protocols.base import Auth, Command, ProtocolError, Publish
 from relay.protocols.parts import FIRST, LAST, Joiner, Part, PartRefused, decode_part, encode_part
 from tests.fuzz.noise import twisted

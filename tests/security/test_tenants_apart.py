@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.config.loader import LoadedConfig, load
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.errors import CloseCode, CloseReason, Rejected
 from relay.front.place import Place, check_home, find_session
 from relay.front.tenants import tenant_of

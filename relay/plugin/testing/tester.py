@@ -19,7 +19,7 @@ from relay.auth.grants import compile_patterns
 from relay.config.schema import Channel, PluginTable, Supervision, default_channels
 from relay.counters import Counters
 from relay.delivery.channels import Channels
-from relay.delivery.outbox import Tick
+from relay.delivery.tick import Tick
 from relay.errors import ConfigError, ConfigProblem
 from relay.plugin.api import Plugin
 from relay.plugin.loader import accept

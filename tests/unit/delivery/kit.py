@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from relay.config.schema import Channel
 from relay.delivery.channels import Channels, Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.model import Kind, Message, Payload
 
 HEADER = struct.Struct(">II")

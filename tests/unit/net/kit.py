@@ -18,9 +18,10 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, T
 from relay.config.schema import Config
 from relay.limits.buckets import Rate
 from relay.net.link import Link, given_up_after
+from relay.net.masking import xor_mask
 from relay.net.poller import make_poller
+from relay.net.slow_path import EngineLimits
 from relay.net.transport import Transport
-from relay.net.websocket import EngineLimits, xor_mask
 from relay.plugin.api import Plugin
 from relay.protocols.base import WireProtocol
 from relay.session.connection import Connection

@@ -9,7 +9,8 @@ from typing import Any
 
 from relay.config.schema import Channel, default_channels
 from relay.delivery.channels import Channels, Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.errors import CloseReason, Refused
 from relay.model import Message, Payload
 from relay.plugin.recorder import Recorder

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from relay.config.schema import Channel, default_channels
 from relay.delivery.channels import Channels, Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.model import Kind, Message, Payload
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
 from relay.rooms.delta import MOST_BYTES, Delta

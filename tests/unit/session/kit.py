@@ -19,7 +19,8 @@ from relay.auth.tokens import Identity
 from relay.config.schema import Config, PluginTable, Supervision, default_channels
 from relay.counters import Counters
 from relay.delivery.channels import Channels, Lane
-from relay.delivery.outbox import Outbox, Tick
+from relay.delivery.outbox import Outbox
+from relay.delivery.tick import Tick
 from relay.errors import CloseReason, ConfigProblem, Rejected
 from relay.limits.buckets import Rate
 from relay.plugin.api import Plugin
