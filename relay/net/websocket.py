@@ -27,8 +27,8 @@ class Engine(SlowPath):
 
     def __init__(self, sink: Sink, limits: EngineLimits, agreement: Agreement | None = None) -> None:
         super().__init__(sink, limits, agreement)
-        self._open_short_way()
         self._halted = False  # stopped, or on hold
+        self._open_short_way()
         self._rest: bytearray | None = None  # bytes of a frame that is not whole yet
         self._need = 0  # how many bytes make it whole, as far as is known
         self._utf8: codecs.IncrementalDecoder | None = None
@@ -45,10 +45,7 @@ class Engine(SlowPath):
         """Keep what has come, from the next frame on, also in the middle of a read. Let go, `feed(b"")` goes on."""
         if not self.stopped:
             self._halted = held
-            if held:
-                self._small = self._medium = 0
-            else:
-                self._open_short_way()
+            self._open_short_way()
 
     def release(self) -> bytes:
         """Gives away what was kept because of a hold: it begins with a whole frame's first byte, for another engine."""
@@ -61,8 +58,14 @@ class Engine(SlowPath):
         return self._rest is not None and not self._need
 
     def _open_short_way(self) -> None:
-        self._small = min(126, self._limits.message_bytes + 1) if self._fast else 0
-        self._medium = min(65536, self._limits.message_bytes + 1) + 2 if self._fast else 0
+        """Or closes it: on hold, and inside a fragmented message. What is shorter than `_small`, or than `_medium` with
+        its longer header, may go the fast path; nothing is shorter than 0.
+        """
+        if self._fast and self._slow is None and not self._halted:
+            self._small = min(126, self._limits.message_bytes + 1)
+            self._medium = min(65536, self._limits.message_bytes + 1) + 2
+        else:
+            self._small = self._medium = 0
 
     def feed(self, data: bytes, now: float) -> int:
         """Handles all whole frames of what was read; returns how many messages there were. `now` in seconds, for
@@ -78,7 +81,7 @@ class Engine(SlowPath):
                 head = 8
             else:
                 head = 0
-            if head and self._slow is None:
+            if head:
                 first = data[0]
                 if first == 0x81 or first == 0x82:
                     payload = self.unmask(data[head:], data[head - 4 : head])
@@ -99,7 +102,6 @@ class Engine(SlowPath):
         position = 0
         end = len(data)
         limits = self._limits
-        fast = self._fast
         message = self.message
         while not self._halted:
             left = end - position
@@ -136,13 +138,7 @@ class Engine(SlowPath):
                     if self._header_is_fine(first, second, 0):
                         self._fail(CloseCode.PROTOCOL_ERROR, "payload length not minimal")
                     break
-            if (
-                (first == 0x81 or first == 0x82)
-                and second >= 128
-                and size <= limits.message_bytes
-                and fast
-                and self._slow is None
-            ):
+            if (first == 0x81 or first == 0x82) and second >= 128 and size <= limits.message_bytes and self._small:
                 stop = head + size
                 if stop > end:
                     self._keep(data, position, stop - position, head - position)
@@ -168,9 +164,11 @@ class Engine(SlowPath):
             elif self._inflater is not None and (first & RSV1 or self._inflater.busy):
                 count += self._inflate(self._inflater, first, self.unmask(data[head:stop], data[head - 4 : head]))
                 position = stop
+                self._open_short_way()
                 continue
             count += self._slowly(data[position:stop])
             position = stop
+            self._open_short_way()
         else:
             if position < end and not self.stopped:
                 self._rest = bytearray(memoryview(data)[position:])
