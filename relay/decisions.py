@@ -1,5 +1,5 @@
 """What the relay decided against somebody, lately: refused, throttled, dropped, closed. A bounded ring for those who
-ask why (`relay explain`, /api/v1/decisions).
+ask why (`relay explain`, /api/v1/decisions); and a feed of them, for plugins that want to hear of each.
 
 Not here: deciding, and words for a code. The one rule: no token and no payload is ever kept, and whoever causes many
 decisions washes away their own kind only: repeats are counted in one entry, and when the ring is full the kind that has
@@ -9,7 +9,7 @@ most entries loses its oldest.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["tls", "rejected", "refused", "throttled", "dropped", "kicked", "closed", "left"]
@@ -23,7 +23,12 @@ DETAIL_CHARS: Final = 200
 ROOMS_APART: Final = 16
 """Entries one session, or one address without a session, may have before its decisions in different rooms share one."""
 
+FEED_EVERY: Final = 0.1  # seconds between two batches of the feed
+FEED_SIZE: Final = 1000  # different decisions in one batch
+
 Key: TypeAlias = tuple[str, str, str, str, str, str]
+Listener: TypeAlias = "Callable[[Sequence[Decision], int], None]"
+"""Is given a batch, in the order in which they were made, and how many there were beyond it. Raises nothing."""
 
 
 class Decision:
@@ -63,21 +68,63 @@ class Decision:
         return f"<Decision {self.kind} {self.code} {self.who} x{self.count}>"
 
 
-class Decisions:
-    """The ring. `size` entries at most, 0: none are kept. `clock` gives Unix time in seconds."""
+class Feed:
+    """Decisions on their way to listeners, in batches. What is decided again within one batch is counted in it.
 
-    __slots__ = ("_by_key", "_by_who", "_ring", "clock", "size", "tenant")
+    `later` calls something after so many seconds.
+    """
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], object], size: int = FEED_SIZE) -> None:
+        self.listeners: list[Listener] = []
+        self._later = later
+        self._size = size
+        self._batch: dict[Key, Decision] = {}
+        self._missed = 0
+        self._booked = False
+
+    def hear(self, key: Key, decision: Decision) -> None:
+        """Costs about as much as keeping it; raises nothing."""
+        found = self._batch.get(key)
+        if found is not None:
+            found.count += decision.count
+            found.last = decision.last
+        elif len(self._batch) < self._size:
+            self._batch[key] = decision
+        else:
+            self._missed += decision.count
+        if not self._booked:
+            self._booked = True
+            self._later(FEED_EVERY, self.flush)
+
+    def flush(self) -> None:
+        """Tells what has come since the last time."""
+        self._booked = False
+        batch, self._batch = self._batch, {}
+        missed, self._missed = self._missed, 0
+        if batch:
+            for listener in self.listeners:
+                listener(tuple(batch.values()), missed)
+
+
+class Decisions:
+    """The ring. `size` entries at most, 0: none are kept. `clock` gives Unix time in seconds.
+
+    `feed` is there while somebody listens. It hears what the ring has forgotten, or never kept.
+    """
+
+    __slots__ = ("_by_key", "_by_who", "_ring", "clock", "feed", "size", "tenant")
 
     def __init__(self, size: int = 10000, clock: Callable[[], float] = lambda: 0.0, tenant: str = "") -> None:
         self.size = size
         self.clock = clock
         self.tenant = tenant
+        self.feed: Feed | None = None
         self._ring: dict[str, deque[tuple[Key, Decision]]] = {kind: deque() for kind in KINDS}
         self._by_key: dict[Key, Decision] = {}
         self._by_who: dict[str, int] = {}  # how many entries are about each
 
     def of_tenant(self, tenant: str) -> Decisions:
-        """The same ring, for what happens in one tenant."""
+        """The same ring, for what happens in one tenant. It has a feed of its own."""
         view = Decisions(self.size, self.clock, tenant)
         view._ring, view._by_key, view._by_who = self._ring, self._by_key, self._by_who
         return view
@@ -97,11 +144,21 @@ class Decisions:
         count: int = 1,
     ) -> None:
         """Keeps a decision, or counts it where the same was made before. Costs about a microsecond; raises nothing."""
-        if not self.size:
+        feed = self.feed
+        if not self.size and feed is None:
             return
-        code, room = code[:CODE_CHARS], room[:NAME_CHARS]
+        code, room, subject = code[:CODE_CHARS], room[:NAME_CHARS], subject[:NAME_CHARS]
         who = session or address
         key = (kind, code, setting or "", who, room, self.tenant)
+        if feed is not None:
+            decision = Decision(
+                self.clock(), kind, code, setting or "", session, subject, address, room, plugin, self.tenant,
+                detail[:DETAIL_CHARS],
+            )  # fmt: skip
+            decision.count = count
+            feed.hear(key, decision)
+            if not self.size:
+                return
         found = self._by_key.get(key)
         if found is None and room and self._by_who.get(who, 0) >= ROOMS_APART:
             room, detail = "", "in several rooms"
@@ -112,12 +169,12 @@ class Decisions:
             found.count += count
             found.last = now
             if subject:
-                found.subject = subject[:NAME_CHARS]
+                found.subject = subject
             return
         if len(self._by_key) >= self.size:
             self._forget()
         decision = Decision(
-            now, kind, code, setting or "", session, subject[:NAME_CHARS], address, room, plugin, self.tenant,
+            now, kind, code, setting or "", session, subject, address, room, plugin, self.tenant,
             detail[:DETAIL_CHARS],
         )  # fmt: skip
         decision.count = count

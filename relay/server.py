@@ -163,6 +163,7 @@ class Server:
                         notify("STOPPING=1")
                         listeners.cancel_scope.cancel()
                     connections.start_soon(drain, self.state, self.services.config.server, connections)
+                self.parts.tell_decisions()
                 background.cancel_scope.cancel()
         log.info("stopped")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from relay.cli.audit import audit
 from relay.cli.certs import certs
 from relay.cli.check import check, config
 from relay.cli.dev import dev
@@ -26,6 +27,7 @@ Examples:
   relay serve -c config.toml               serve until SIGTERM
   relay token new --subject ann --all      a token that may do everything
   relay explain subject ann                why ann was refused, throttled or closed, and which setting did it
+  relay audit audit.jsonl --subject ann    what ann did and what was refused, as the plugin audit wrote it
   relay revoke --subject ann --issued-before now    log ann out everywhere
   relay sub lobby                          listen to a room, in one terminal ...
   relay pub lobby hello                    ... and talk to it, from another
@@ -44,5 +46,21 @@ def cli() -> None:
     """A secure WebSocket relay: rooms, tokens, plugins; urgent messages arrive in bounded time."""
 
 
-for command in (serve, dev, check, config, certs, token, pub, sub, plugins, explain, revoke, rooms, health, version):
+for command in (
+    serve,
+    dev,
+    check,
+    config,
+    certs,
+    token,
+    pub,
+    sub,
+    plugins,
+    explain,
+    audit,
+    revoke,
+    rooms,
+    health,
+    version,
+):
     cli.add_command(command)

@@ -115,6 +115,13 @@ class PluginTable(msgspec.Struct, frozen=True, kw_only=True):
             "(JSON merge patch)."
         ),
     ] = False
+    decisions: Annotated[
+        bool,
+        about(
+            "It hears what the relay and other plugins decide against anybody (on_decisions): names of subjects and of "
+            "rooms that are not its own."
+        ),
+    ] = False
     hook_timeout: Annotated[Seconds, about("Seconds for one asynchronous hook; 0: timeouts.hook.")] = 0.0
     isolate: Annotated[
         Literal["none", "process"],

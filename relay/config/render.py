@@ -146,6 +146,7 @@ MORE_PLUGINS: Final = """\
 
 #[plugins.audit]
 #filters = ["*"]
+#decisions = true
 #file = "audit.jsonl"
 
 # A room that joins another WebSocket service, for example:

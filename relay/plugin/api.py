@@ -13,11 +13,12 @@ sender is told, nobody is disconnected. Any other exception is the plugin's bug:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from relay.decisions import Decision
 from relay.errors import CloseCode, CloseReason, PluginError, Refused
 from relay.model import Kind, Message, Payload
 from relay.plugin.arrival import Arrival
@@ -31,6 +32,7 @@ __all__ = [
     "Arrival",
     "CloseCode",
     "CloseReason",
+    "Decision",
     "Kind",
     "Message",
     "Meter",
@@ -70,7 +72,9 @@ class Timer(Protocol):
 
 
 class Relay(Protocol):
-    """The relay, as a plugin sees it."""
+    """The relay, as a plugin sees it. `tenant` is the name of the one it serves; "": it belongs to none."""
+
+    tenant: str
 
     def room(self, name: str) -> Room | None:
         """An open room that this plugin owns or filters; None while nobody is in it."""
@@ -139,6 +143,13 @@ class Plugin:
     def on_disconnect(self, arrival: Arrival, code: int) -> Awaitable[None] | None:
         """It has gone, with that close code (1006: lost without one). It was told by `on_connect`."""
         return None
+
+    def on_decisions(self, decisions: Sequence[Decision], missed: int) -> None:
+        """What was decided against anybody, since a moment ago: by the relay, and by all plugins. Never async.
+
+        Called only where the plugin's table says `decisions = true`. What was decided several times is there once, with
+        its `count`; `missed` more were too many for one batch.
+        """
 
     def on_reload(self, before: Any) -> None:
         """This takes the place of an earlier version of the plugin, while rooms are open. Never async.

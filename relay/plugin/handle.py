@@ -63,6 +63,7 @@ class Handle:
 
     def __init__(self, hub: Hub, owner: Supervised, most_tasks: int, elsewhere: PatternSet) -> None:
         self.owner: Final = owner
+        self.tenant = owner.tenant
         self.schedule = owner.faults.schedule
         self.timers: set[Timer] = set()
         self.meters: Final = Meters()

@@ -61,6 +61,7 @@ class LoadedPlugin:
     source: str = ""
     """How another process finds the class: what `find` wants, a line each."""
     channels: tuple[str, ...] = ()
+    decisions: bool = False
     calls: frozenset[str] = frozenset()
     """Names of its methods marked with @call."""
     pages: tuple[tuple[str, str, bool], ...] = ()
@@ -157,6 +158,9 @@ def accept(
     before = len(problems)
     _check_channel(key, table, channels, problems, where)
     problems += [ConfigProblem(where(key), key, what, hint) for what, hint in check_class(plugin)]
+    if table.decisions and plugin.on_decisions is Plugin.on_decisions:
+        what = f"{plugin.__name__} has no on_decisions: it would hear nothing"
+        problems.append(ConfigProblem(where(f"{key}.decisions"), f"{key}.decisions", what))
     filters = _others(f"{key}.filters", table.filters, problems, where)
     publish = _others(f"{key}.publish", table.publish, problems, where)
     settings: Any = None
@@ -202,6 +206,7 @@ def accept(
         PatternSet(publish),
         isolate=table.isolate == "process",
         memory_bytes=table.memory_bytes,
+        decisions=table.decisions,
         source=source,
         channels=channels.names,
         calls=frozenset(name for name, method in methods.items() if is_call(method)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final, NoReturn
@@ -18,6 +18,7 @@ import trio
 
 from relay.config.schema import Supervision
 from relay.counters import Counters
+from relay.decisions import Decision
 from relay.errors import Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Plugin
@@ -66,6 +67,7 @@ class Supervised:
         self.filters: Final = loaded.filters
         self.timeout: Final = loaded.hook_timeout or hook_timeout
         self.timeout_setting: Final = f"plugins.{loaded.name}.hook_timeout" if loaded.hook_timeout else "timeouts.hook"
+        self.hears_decisions: Final = loaded.decisions
         self.owner: Final = self
         self.rooms: Final[dict[str, Room]] = {}
         self.faults: Final = Faults(loaded.name, counters, supervision, clock, self._bind, schedule)
@@ -105,6 +107,7 @@ class Supervised:
         self.has_call, self._call_is_async, self._on_call = self._hook("on_call")
         self.has_connect, self._connect_is_async, self._on_connect = self._hook("on_connect")
         self.has_disconnect, self._disconnect_is_async, self._on_disconnect = self._hook("on_disconnect")
+        _, _, self._on_decisions = self._hook("on_decisions")
         self._filters = {name: self._hook(name) for name in FILTERS}
         self.pages = {} if off else pages(plugin)
         self._typed: dict[str, Typed] = {} if off else typed_calls(plugin)
@@ -230,6 +233,13 @@ class Supervised:
             self.inline(self.mark("on_disconnect"), self._on_disconnect, None, arrival, code)
         except Refused:
             pass  # nobody can be kept
+
+    def decisions(self, decisions: Sequence[Decision], missed: int) -> None:
+        """What was decided lately, wherever. Raises nothing. Told only where `hears_decisions`."""
+        try:
+            self.inline(self.mark("on_decisions"), self._on_decisions, None, decisions, missed)
+        except Refused:
+            pass  # there is nobody to be told
 
     async def serve(self, page: Page, request: WebRequest) -> WebResponse:
         """A page's answer. Raises Refused."""
@@ -371,7 +381,7 @@ class Supervised:
         """Nobody is kept by a plugin that is switched off."""
 
 
-TOLD: Final = ("on_joined", "on_leave", "filter_joined", "filter_leave", "on_disconnect")
+TOLD: Final = ("on_joined", "on_leave", "filter_joined", "filter_leave", "on_disconnect", "on_decisions")
 """Hooks that are told of what has happened, and can refuse nothing."""
 FILTERS: Final = ("filter_join", "filter_joined", "filter_leave", "filter_message", "filter_call")
 

@@ -22,7 +22,7 @@ from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.config.schema import Config, tenants_of
 from relay.counters import Counters
-from relay.decisions import Decisions
+from relay.decisions import Decisions, Feed
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.revoking import Revoking, read_at_start
@@ -71,6 +71,12 @@ class Assembly:
     @property
     def hub(self) -> Hub:
         return self.services.hub
+
+    def tell_decisions(self) -> None:
+        """Those who hear of decisions are told of the last ones."""
+        for tenant in self.tenants.values():
+            if tenant.services.decisions.feed is not None:
+                tenant.services.decisions.feed.flush()
 
     @property
     def plugins(self) -> list[Supervised]:
@@ -159,11 +165,20 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
             decisions=decisions.of_tenant(name) if name else decisions,
         )
         services.plugins = plugins.get(name, [])
+        _let_hear(services, schedule)
         tenant = state.tenants[name] = Tenant(name, rules, services, plugins.get(name, []), Counts(0))
         tenant.adopt(rules.terms[name])
     services = state.tenants[""].services
     revoking = Revoking(state, state.sessions, time.time, seen)
     return Assembly(config, counters, channels, watchdog, state, services, state.tenants, store, revoking)
+
+
+def _let_hear(services: Services, schedule: Schedule) -> None:
+    """Plugins that ask for it hear of what is decided in their tenant."""
+    listeners = [plugin.decisions for plugin in services.plugins if plugin.hears_decisions]
+    if listeners:
+        services.decisions.feed = Feed(schedule)
+        services.decisions.feed.listeners += listeners
 
 
 def _verify(state: State, tenant: str, token: str) -> Identity:

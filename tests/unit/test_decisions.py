@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.decisions import KINDS, ROOMS_APART, Decisions, Kind
+from relay.decisions import FEED_EVERY, FEED_SIZE, KINDS, ROOMS_APART, Decision, Decisions, Feed, Kind
 
 
 def ring(size: int = 100) -> Decisions:
@@ -108,3 +110,66 @@ def test_every_kind_can_be_asked_for(kind: Kind) -> None:
     decisions = ring()
     decisions.add(kind, "x")
     assert len(decisions.find(kind=kind)) == 1
+
+
+class Heard:
+    """A feed, whose timer the test lets ring."""
+
+    def __init__(self, decisions: Decisions) -> None:
+        self.batches: list[tuple[Sequence[Decision], int]] = []
+        self.booked: list[tuple[float, Callable[[], Any]]] = []
+        decisions.feed = Feed(lambda seconds, action: self.booked.append((seconds, action)))
+        decisions.feed.listeners.append(lambda batch, missed: self.batches.append((batch, missed)))
+
+    def ring(self) -> None:
+        booked, self.booked = self.booked, []
+        for seconds, action in booked:
+            assert seconds == FEED_EVERY
+            action()
+
+
+def test_a_listener_hears_batches_in_which_repeats_are_counted() -> None:
+    decisions = ring()
+    heard = Heard(decisions)
+    decisions.add("refused", "forbidden", session="s1", subject="ann")
+    for _ in range(5):
+        decisions.add("refused", "rate_limited", session="s2", count=2)
+    assert (heard.batches, len(heard.booked)) == ([], 1)
+    heard.ring()
+    [(batch, missed)] = heard.batches
+    assert ([(one.code, one.count) for one in batch], missed) == ([("forbidden", 1), ("rate_limited", 10)], 0)
+    decisions.add("refused", "rate_limited", session="s2")
+    heard.ring()
+    assert [one.count for one in heard.batches[1][0]] == [1], "each batch counts for itself"
+    assert decisions.find(code="rate_limited")[0].count == 11, "and the ring goes on"
+
+
+def test_a_batch_is_bounded_and_what_is_beyond_it_is_counted() -> None:
+    decisions = ring()
+    heard = Heard(decisions)
+    for number in range(FEED_SIZE + 7):
+        decisions.add("refused", "forbidden", session=f"s{number}")
+    heard.ring()
+    [(batch, missed)] = heard.batches
+    assert (len(batch), missed) == (FEED_SIZE, 7)
+
+
+def test_a_ring_of_size_0_still_feeds_its_listeners() -> None:
+    decisions = ring(0)
+    heard = Heard(decisions)
+    decisions.add("closed", "1011", session="s", subject="s" * 999)
+    heard.ring()
+    assert [len(one.subject) for one in heard.batches[0][0]] == [255]
+    assert len(decisions) == 0
+
+
+def test_who_listens_in_one_tenant_hears_nothing_of_another() -> None:
+    decisions = ring()
+    acme = decisions.of_tenant("acme")
+    mine, theirs = Heard(decisions), Heard(acme)
+    acme.add("refused", "forbidden", session="s1")
+    decisions.of_tenant("other").add("refused", "forbidden", session="s2")
+    mine.ring()
+    theirs.ring()
+    assert mine.batches == []
+    assert [one.session for one in theirs.batches[0][0]] == ["s1"]

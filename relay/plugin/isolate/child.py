@@ -31,7 +31,15 @@ from relay.plugin.calls import typed_calls
 from relay.plugin.faults import refusal
 from relay.plugin.isolate.far import FarPeer, FarRelay, FarRoom, Say
 from relay.plugin.isolate.process import bound_memory
-from relay.plugin.isolate.wire import Frames, frame, packed, packed_message, unpacked, unpacked_message
+from relay.plugin.isolate.wire import (
+    Frames,
+    frame,
+    packed,
+    packed_message,
+    unpacked,
+    unpacked_decision,
+    unpacked_message,
+)
 from relay.plugin.loader import find
 from relay.plugin.web import as_response, pages
 
@@ -85,7 +93,9 @@ class Host:
             finally:
                 nursery.cancel_scope.cancel()
 
-    def _make(self, name: str, source: str, wanted: str, settings: Any, memory_bytes: int, channels: list[str]) -> bool:
+    def _make(
+        self, name: str, tenant: str, source: str, wanted: str, settings: Any, memory_bytes: int, channels: list[str]
+    ) -> bool:
         """False: it cannot be made, and that was said."""
         self._channels = channels
         logging.getLogger().addHandler(_Forward(self.say))
@@ -94,7 +104,7 @@ class Host:
             bound_memory(memory_bytes)
             use, directory = source.split("\n")
             kind = find(use, Path(directory))
-            relay: Any = FarRelay(self)
+            relay: Any = FarRelay(self, tenant)
             self.plugin = kind(name, msgspec.convert(settings, kind.Settings), relay)
         except PluginError as problem:
             self.say("broken", str(problem))
@@ -143,6 +153,8 @@ class Host:
             case ["filter_joined", where, session, subject]:
                 room = self.rooms.get(where[0]) or self._open(*where)
                 self._guarded_now(self.plugin.filter_joined, room, FarPeer(self.say, session, subject))
+            case ["decisions", said, missed]:
+                self._guarded_now(self.plugin.on_decisions, list(map(unpacked_decision, said)), missed)
             case ["gone", name, session]:
                 if name in self.rooms:
                     self.rooms[name].members.pop(session, None)

@@ -152,7 +152,8 @@ class FarTimer:
 class FarRelay:
     """As `Relay`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, tenant: str) -> None:
+        self.tenant = tenant
         self._host = host
         self._meters = Meters()
         self._made: dict[str, FarMeter] = {}

@@ -42,8 +42,11 @@ class Ended(Exception):
 class Process:
     """One run of it. `obey` is given each frame that is no answer; it raises Broken."""
 
-    def __init__(self, name: str, source: str, loaded: LoadedPlugin, obey: Callable[[list[Any]], None]) -> None:
+    def __init__(
+        self, name: str, tenant: str, source: str, loaded: LoadedPlugin, obey: Callable[[list[Any]], None]
+    ) -> None:
         self.name = name
+        self._tenant = tenant
         self._source = source
         self._loaded = loaded
         self._obey = obey
@@ -96,7 +99,7 @@ class Process:
     def _first(self) -> list[Any]:
         loaded = self._loaded
         return [
-            self.name, self._source, f"{loaded.plugin.__module__}:{loaded.plugin.__qualname__}",
+            self.name, self._tenant, self._source, f"{loaded.plugin.__module__}:{loaded.plugin.__qualname__}",
             msgspec.to_builtins(loaded.settings), loaded.memory_bytes, loaded.channels,
         ]  # fmt: skip
 

@@ -8,14 +8,15 @@ an asynchronous hook, under that hook's deadline; without the process, hooks are
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from relay.decisions import Decision
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Arrival, Plugin, Relay, WebRequest, WebResponse, route
 from relay.plugin.isolate.process import Process
-from relay.plugin.isolate.wire import Broken, packed, packed_message, unpacked, unpacked_message
+from relay.plugin.isolate.wire import Broken, packed, packed_decision, packed_message, unpacked, unpacked_message
 from relay.plugin.loader import LoadedPlugin
 from relay.rooms.room import Peer, Room
 
@@ -47,7 +48,7 @@ class Standin(Plugin):
 
     async def run(self) -> None:
         """The process, until it ends; then the supervisor starts it again."""
-        process = Process(self.name, self.source, self.loaded, self._obey)
+        process = Process(self.name, self.relay.tenant, self.source, self.loaded, self._obey)
         async with process.running():
             self._process = process
             try:
@@ -169,6 +170,8 @@ def standin_for(loaded: LoadedPlugin) -> type[Plugin]:
         members["on_join"] = _ask_to_join
     if plugin.filter_joined is not Plugin.filter_joined:
         members["filter_joined"] = _filter_joined
+    if plugin.on_decisions is not Plugin.on_decisions:
+        members["on_decisions"] = _decisions
     members["on_leave"] = _tell_left if plugin.on_leave is not Plugin.on_leave else _leave
     for number, (method, path, public) in enumerate(loaded.pages):
         members[f"page_{number}"] = route(method, path, public=public)(_page(method, path))  # type: ignore[arg-type]
@@ -181,6 +184,10 @@ async def _ask_to_join(self: Standin, room: Room, peer: Peer) -> None:
 
 def _filter_joined(self: Standin, room: Room, peer: Peer) -> None:
     self._say("filter_joined", [room.name, room.epoch, room.offset], peer.session, peer.subject)
+
+
+def _decisions(self: Standin, decisions: Sequence[Decision], missed: int) -> None:
+    self._say("decisions", [packed_decision(one) for one in decisions], missed)
 
 
 async def _tell_left(self: Standin, room: Room, peer: Peer) -> None:

@@ -3,7 +3,7 @@
 Not here: what is done about it. Pure. The one rule: neither side believes that the other is well: a frame has a bound,
 and what cannot be read ends the process, not the relay.
 
-    relay to plugin     init, open, empty, member, gone, ask, ping
+    relay to plugin     init, open, empty, member, joined, filter_joined, gone, decisions, ask, ping
     plugin to relay     ready, broken, answer, refused, failed, say, tell, kick, close, publish, meter, log, pong
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from relay.decisions import Decision
 from relay.model import Kind, Message, Payload
 
 LARGEST: Final = 1 << 26  # bytes of one frame
@@ -98,3 +99,14 @@ def unpacked_message(said: list[Any]) -> Message:
         return Message(room, Payload(Kind(kind), raw), sender, channel, key, to, echo, offset, at)
     except (ValueError, TypeError):
         raise Broken("a message that is none") from None
+
+
+def packed_decision(decision: Decision) -> list[Any]:
+    return [getattr(decision, name) for name in Decision.__slots__]
+
+
+def unpacked_decision(said: list[Any]) -> Decision:
+    decision = Decision.__new__(Decision)
+    for name, value in zip(Decision.__slots__, said, strict=True):
+        setattr(decision, name, value)
+    return decision

@@ -18,6 +18,7 @@ import trio.testing
 from relay.auth.grants import compile_patterns
 from relay.config.schema import Channel, PluginTable, Supervision, default_channels
 from relay.counters import Counters
+from relay.decisions import Decisions, Feed
 from relay.delivery.channels import Channels
 from relay.delivery.tick import Tick
 from relay.errors import ConfigError, ConfigProblem
@@ -95,6 +96,12 @@ class PluginTester:
         self.supervised: Final = self._supervise(name or plugin.__name__.lower(), plugin, given, settings or {})
         others = [] if owner is None else [self._supervise("owner", owner, {"rooms": rooms}, {})]
         self._all: Final = [self.supervised, *others]
+        self.decisions: Final = Decisions(0, self.now)
+        """`decisions.add(kind, code, subject=…)`: what the relay decides; the plugin hears of it where its table says
+        `decisions=True`."""
+        if self.supervised.hears_decisions:
+            self.decisions.feed = Feed(self._schedule)
+            self.decisions.feed.listeners.append(self.supervised.decisions)
         self.hub.router = build_router(self._all)
 
     def _supervise(
@@ -135,7 +142,7 @@ class PluginTester:
         return booked
 
     async def _wait_for(self, booked: _Booked) -> None:
-        await trio.sleep(booked.when - self.now())
+        await trio.sleep(max(0.0, booked.when - self.now()))
         self._run_due()
 
     def _run_due(self) -> None:

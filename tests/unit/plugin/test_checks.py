@@ -25,8 +25,8 @@ def made(**members: Any) -> type[Plugin]:
 
 def test_the_hooks_are_those_of_the_api() -> None:
     assert HOOKS == (
-        "on_connect", "on_disconnect", "on_reload", "on_open", "on_empty", "on_join", "on_joined", "on_leave",
-        "on_message", "on_call", "run",
+        "on_connect", "on_disconnect", "on_decisions", "on_reload", "on_open", "on_empty", "on_join", "on_joined",
+        "on_leave", "on_message", "on_call", "run",
         "filter_join", "filter_joined", "filter_leave", "filter_message", "filter_call",
     )  # fmt: skip
 

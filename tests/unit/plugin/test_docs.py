@@ -85,12 +85,12 @@ def test_the_tables_shown_switch_on_the_plugins_shown(written: Path) -> None:
             own = {key: value for key, value in table.items() if key not in common}
             tables[name] = msgspec.convert(common, PluginTable), own
         names |= {one.name for one in load_plugins(tables, written, channels, lambda key: key)}
-    assert names == {"shout", "chat", "quiet-chat", "quiz", "polite", "heavy"}
+    assert names == {"alarm", "shout", "chat", "quiet-chat", "quiz", "polite", "heavy"}
 
 
 def test_every_file_shown_is_a_plugin_that_loads(written: Path) -> None:
     files = sorted(file.stem for file in written.glob("*.py"))
-    assert files == ["cards", "clock", "members", "notes", "polite", "quiz", "shout", "votes"]
+    assert files == ["alarm", "cards", "clock", "members", "notes", "polite", "quiz", "shout", "votes"]
     for name in files:
         assert issubclass(find(name, written), api.Plugin)
 
