@@ -1,4 +1,4 @@
-"""What the API does with rooms: close, freeze, rename, forget what they remember; and aliases.
+"""What the API does with rooms: close, freeze, rename, put members out, forget what they remember; and aliases.
 
 Not here: what that means inside (rooms/standing, rooms/moving). The one rule: a room is changed in one go or not at
 all; members are told in portions, so that a large room holds nobody else up.
@@ -39,6 +39,14 @@ class Freeze(Table, frozen=True):
     reason: Reason = "the room is frozen: nobody may publish in it for now"
 
 
+class Kick(Table, frozen=True):
+    """One of the two says who: all connections of a subject, or one session."""
+
+    subject: str = ""
+    session: str = ""
+    reason: Reason = "an operator has put you out of the room"
+
+
 class Rename(Table, frozen=True):
     """`alias`: the old name leads to the new one, for those who do not know yet."""
 
@@ -59,6 +67,9 @@ class RoomOperations:
     def add_to(self, api: Api) -> None:
         tenant = ("tenant",)
         api.add("POST", "/rooms/{room}/close", self.close, body=CloseRoom, query=tenant)
+        api.add("POST", "/rooms/{room}/reopen", self.reopen, query=tenant)
+        api.add("POST", "/rooms/{room}/kick", self.kick, body=Kick, query=tenant)
+        api.add("GET", "/standing", self.standing, query=tenant)
         api.add("POST", "/rooms/{room}/freeze", self.freeze, body=Freeze, query=tenant)
         api.add("POST", "/rooms/{room}/unfreeze", self.unfreeze, query=tenant)
         api.add("POST", "/rooms/{room}/rename", self.rename, body=Rename, query=tenant)
@@ -100,6 +111,38 @@ class RoomOperations:
                 hub.standing.close(name, hub.clock() + ban, body.reason, now)
         await trio.lowlevel.checkpoint()
         return {"room": name, "left": left, "ban": ban}
+
+    def reopen(self, asked: Asked) -> Any:
+        """Takes a ban back; that there is none is no error."""
+        hub, name = self._hub_and_room(asked)
+        was = hub.standing.closed_for(name, hub.clock())
+        hub.standing.reopen(name)
+        return {"room": name, "was_closed": was > 0}
+
+    def kick(self, asked: Asked) -> Any:
+        """They leave, and are told; nothing keeps them from coming back. Raises Refused, Rejected(404)."""
+        hub, name = self._hub_and_room(asked)
+        body = asked.decoded(Kick)
+        if bool(body.subject) == bool(body.session):
+            raise Rejected(400, "bad_request", "`subject` or `session`: one of them says who")
+        room = hub.rooms.get(name)
+        if room is None:
+            raise Refused("no_such_room", "nobody is in a room of that name")
+        found = [peer for peer in room.members if body.subject == peer.subject or body.session == peer.session]
+        if not found:
+            raise Refused("no_such_subject", "who is meant is not in the room")
+        for peer in found:
+            hub.remove(peer, room, body.reason)
+        return {"room": name, "left": len(found)}
+
+    def standing(self, asked: Asked) -> Any:
+        """What was decided about rooms by their names, whether somebody is in them or not."""
+        hub = self._services(asked).hub
+        closed = sorted(hub.standing.closed(hub.clock()))
+        return {
+            "frozen": [{"room": name, "reason": why} for name, why in sorted(hub.standing.frozen.items())],
+            "closed": [{"room": name, "seconds": round(left, 3), "reason": why} for name, left, why in closed],
+        }
 
     def freeze(self, asked: Asked) -> Any:
         """Also of a room that nobody is in: it is frozen when it is opened."""

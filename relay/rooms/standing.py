@@ -7,6 +7,7 @@ is opened.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from relay.errors import Refused
@@ -73,6 +74,10 @@ class Standing:
     def closed_for(self, name: str, now: float) -> float:
         """Seconds for which it stays closed; 0.0: it is not."""
         return max(0.0, self._closed.get(name, (0.0, ""))[0] - now)
+
+    def closed(self, now: float) -> Iterator[tuple[str, float, str]]:
+        """(name, seconds, why) of those that are closed now."""
+        return ((name, until - now, why) for name, (until, why) in self._closed.items() if now < until)
 
     @staticmethod
     def bare(handler: Any) -> Any:

@@ -25,7 +25,7 @@ class Operator:
         self.api.add("POST", "/publish", publisher.publish, body=publisher.Body)
 
     async def __call__(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
-        sent = msgspec.json.encode(body) if method in ("POST", "PUT") and "unfreeze" not in path else b""
+        sent = msgspec.json.encode(body) if body or path.endswith(("/close", "/freeze", "/kick")) else b""
         return await ask(self.api, method, f"/api/v1{path}", sent)
 
 
@@ -130,3 +130,44 @@ async def test_aliases_are_set_and_taken_back_while_it_runs() -> None:
         assert (await operator("GET", "/aliases"))[1]["aliases"] == [{"alias": "general", "room": "chat:main"}]
         assert (await operator("DELETE", "/aliases/general"))[0] == 200
         assert (await operator("DELETE", "/aliases/general"))[0] == 404
+
+
+async def test_a_member_is_put_out_by_name_or_by_session_and_told_why() -> None:
+    async with open_house(CHAT) as house:
+        operator = Operator(house)
+        clients = [house.client("mallory"), house.client("mallory"), house.client("ann")]
+        for one in clients:
+            one.join("chat:a")
+            one.heard()
+        status, answer = await operator("POST", "/rooms/chat:a/kick", subject="mallory", reason="enough")
+        assert (status, answer) == (200, {"room": "chat:a", "left": 2})
+        for one in clients[:2]:
+            assert [(said["t"], said.get("reason") or said["code"]) for said in one.heard()] == [
+                ("left", "enough"), ("error", "forbidden"),
+            ]  # fmt: skip
+        assert [peer.subject for peer in house.hub.rooms["chat:a"].members] == ["ann"]
+        clients[0].join("chat:a")  # nothing keeps them from coming back
+        session = clients[0].connection.session
+        assert (await operator("POST", "/rooms/chat:a/kick", session=session))[1]["left"] == 1
+        for body in ({}, {"subject": "ann", "session": session}):
+            assert (await operator("POST", "/rooms/chat:a/kick", **body))[1]["error"] == "bad_request"
+        assert (await operator("POST", "/rooms/chat:a/kick", subject="eve"))[1]["error"] == "no_such_subject"
+        assert (await operator("POST", "/rooms/chat:z/kick", subject="ann"))[1]["error"] == "no_such_room"
+
+
+async def test_what_is_frozen_and_closed_is_told_and_a_ban_is_taken_back() -> None:
+    async with open_house(CHAT) as house:
+        operator = Operator(house)
+        await operator("POST", "/rooms/chat:a/freeze", reason="later")
+        await operator("POST", "/rooms/chat:b/close", reason="loud", ban=60)
+        status, told = await operator("GET", "/standing")
+        assert (status, told["frozen"]) == (200, [{"room": "chat:a", "reason": "later"}])
+        [closed] = told["closed"]
+        assert (closed["room"], closed["reason"]) == ("chat:b", "loud")
+        assert 59 < closed["seconds"] <= 60
+        ann = house.client("ann")
+        assert ann.refused(t="join", room="chat:b") == ("room_closed", None)
+        assert (await operator("POST", "/rooms/chat:b/reopen"))[1] == {"room": "chat:b", "was_closed": True}
+        assert (await operator("POST", "/rooms/chat:b/reopen"))[1] == {"room": "chat:b", "was_closed": False}
+        ann.join("chat:b")
+        assert (await operator("GET", "/standing"))[1]["closed"] == []
