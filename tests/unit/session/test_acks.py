@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from tests.unit.protocols.table import MSGPACK
 from tests.unit.session.kit import House, open_house, settings
 from tests.unit.session.plugins import Quick, Slow
-from tests.unit.session.test_resume import arrive, end, resumed, ticket
+from tests.unit.session.sockets import arrive, end, resumed, ticket
 
 PLUGINS: dict[str, Any] = {
     "q": (Quick, {"history": 9}),

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from tests.unit.session.kit import House, open_house
 from tests.unit.session.plugins import Quick
-from tests.unit.session.test_resume import WINDOW, Socket, arrive, come_back, end, ticket_of
+from tests.unit.session.sockets import WINDOW, Socket, arrive, come_back, end, ticket_of
 
 ROOMS = ["q:1", "q:2"]
 SUBJECTS = ["ann", "bob", "cid"]
