@@ -17,7 +17,7 @@ from relay.limits.buckets import Rate
 from relay.net.deflate import TAIL, Agreement
 from relay.net.slow_path import EngineLimits
 from relay.net.websocket import Engine
-from tests.conformance.test_engine_paths import (
+from tests.conformance.streams import (
     BAD_TEXT,
     BINARY,
     CONT,

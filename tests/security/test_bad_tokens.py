@@ -1,7 +1,7 @@
 """Tokens and rooms at the handshake: who may not come in learns why, in the body and in WWW-Authenticate, and never
 sees the token again.
 
-Not here: the forgeries themselves, one by one (test_token_forgeries).
+Not here: the forgeries themselves, one by one (test_token_forgeries, test_token_malformed).
 """
 
 from __future__ import annotations
