@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -12,38 +11,17 @@ import pytest
 import trio
 import trio.testing
 
-from relay.config.schema import Supervision, default_channels
+from relay.config.schema import Supervision
 from relay.counters import Counters
-from relay.delivery.channels import Channels
 from relay.errors import ConfigError, Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room
-from relay.plugin.crew import run_all, supervise
+from relay.plugin.crew import supervise
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.testing import PluginTester
 from relay.plugin.watchdog import Watchdog
-from relay.rooms.hub import Hub
 from relay.rooms.room import RoomRule
-
-
-def made(**members: Any) -> type[Plugin]:
-    return type("Made", (Plugin,), members)
-
-
-def fails(*args: Any) -> None:
-    raise ZeroDivisionError("oh")
-
-
-def refuses(*args: Any) -> None:
-    raise Refused("not_your_turn", "white moves first")
-
-
-async def fails_later(*args: Any) -> None:
-    raise ZeroDivisionError("oh")
-
-
-def accept_any(self: Any, room: Room, sender: Peer, message: Message) -> int:
-    return room.broadcast(message)
+from tests.unit.plugin.kit import accept_any, fails, fails_later, hub, made, refuses
 
 
 async def publish(plugin: type[Plugin], **options: Any) -> tuple[PluginTester, Refused]:
@@ -374,129 +352,7 @@ async def test_no_number_of_failures_switches_off_where_that_is_zero() -> None:
                 await ann.publish("hi")
 
 
-# The background task.
-
-
-async def test_a_background_task_that_fails_is_started_again_with_longer_and_longer_pauses(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    started: list[float] = []
-
-    async def run(self: Any) -> None:
-        started.append(trio.current_time())
-        await fails_later()
-
-    async with PluginTester(made(run=run)) as tester:
-        await trio.sleep(300)
-    pauses = [later - before for before, later in itertools.pairwise(started)]
-    for pause, whole in zip(pauses, (1, 2, 4, 8, 16, 32, 60, 60), strict=False):
-        assert whole / 2 <= pause <= whole
-    assert len(pauses) > 7
-    assert len(tester.failures) == len(started)
-
-
-async def test_pauses_are_short_again_after_a_long_good_time(autojump_clock: trio.testing.MockClock) -> None:
-    started: list[float] = []
-
-    async def run(self: Any) -> None:
-        started.append(trio.current_time())
-        await trio.sleep(100)
-        fails()
-
-    async with PluginTester(made(run=run)):
-        await trio.sleep(1000)
-    assert all(later - before <= 101 for before, later in itertools.pairwise(started))
-
-
-async def test_a_background_task_that_returns_is_done(autojump_clock: trio.testing.MockClock) -> None:
-    started: list[float] = []
-
-    async def run(self: Any) -> None:
-        started.append(trio.current_time())
-
-    async with PluginTester(made(run=run)):
-        await trio.sleep(100)
-    assert len(started) == 1
-
-
-async def test_groups_out_of_a_background_task_are_failures(autojump_clock: trio.testing.MockClock) -> None:
-    async def run(self: Any) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fails_later)
-            nursery.start_soon(trio.sleep_forever)
-
-    async with PluginTester(made(run=run)) as tester:
-        await trio.sleep(0.1)
-    assert len(tester.failures) == 1
-
-
-async def test_cancellation_ends_a_background_task_that_fails_on_its_way_out() -> None:
-    async def stubborn() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            fails()
-
-    async def run(self: Any) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stubborn)
-            nursery.start_soon(trio.sleep_forever)
-
-    with trio.fail_after(5):
-        async with PluginTester(made(run=run)) as tester:
-            await tester.settle()
-    assert len(tester.failures) == 1
-
-
-async def test_a_plugin_that_is_switched_off_loses_its_background_task() -> None:
-    ended = trio.Event()
-
-    async def run(self: Any) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            ended.set()
-
-    async with PluginTester(made(run=run, on_message=lambda self, *args: fails()), failures=1) as tester:
-        ann = await tester.join("a", "ann")
-        for _ in range(2):
-            with pytest.raises(Refused):
-                await ann.publish("hi")
-        with trio.fail_after(5):
-            await ended.wait()
-
-
-async def test_run_all_runs_those_that_have_a_task_and_one_failing_disturbs_no_other(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    beats: list[float] = []
-
-    async def run(self: Any) -> None:
-        while True:
-            beats.append(trio.current_time())
-            await trio.sleep(1)
-
-    def loaded(name: str, plugin: type[Plugin]) -> LoadedPlugin:
-        return LoadedPlugin(name, plugin, None, RoomRule(name, 2), (), 0.0, "")
-
-    async def fail(self: Any) -> None:
-        await fails_later()
-
-    counters = Counters()
-    plugins = supervise(
-        [loaded("a", made(run=fail)), loaded("b", made(run=run)), loaded("c", made())], hub(),
-        counters=counters, watchdog=Watchdog(counters, 0), supervision=Supervision(), hook_timeout=1,
-    )  # fmt: skip
-    async with trio.open_nursery() as nursery:
-        await nursery.start(run_all, plugins)
-        await trio.sleep(10.5)
-        nursery.cancel_scope.cancel()
-    assert beats == list(range(11))
-    assert counters.plugin_failures["a"] >= 3
-
-
-def hub() -> Hub:
-    return Hub(Channels(default_channels()), lambda room: None, clock=lambda: 0.0, new_epoch=lambda: "e")
+# At the start, and for the hub.
 
 
 def test_plugins_that_cannot_be_made_are_all_told_with_their_line() -> None:
@@ -511,67 +367,6 @@ def test_plugins_that_cannot_be_made_are_all_told_with_their_line() -> None:
         "config.toml:a: plugins.a: Made could not be made: ZeroDivisionError: oh",
         "config.toml:b: plugins.b: Made could not be made: ZeroDivisionError: oh",
     ]
-
-
-# What a plugin may use of the relay.
-
-
-async def test_publishing_into_a_room_nobody_is_in_opens_and_frees_it() -> None:
-    told: list[str] = []
-    plugin = made(
-        on_open=lambda self, room: told.append(f"open {room.name}"),
-        on_empty=lambda self, room: told.append(f"empty {room.name}"),
-    )
-    async with PluginTester(plugin, rooms="a:*") as tester:
-        forwarded: list[Message] = []
-        tester.hub.forward = forwarded.append
-        tester.plugin.relay.publish("a:b", {"x": 1}, channel="urgent", key="k")
-        assert told == ["open a:b", "empty a:b"]
-        assert tester.hub.rooms == {}
-        (message,) = forwarded
-        assert (message.data.value(), message.sender, message.channel, message.key) == ({"x": 1}, None, "urgent", "k")
-
-
-async def test_publishing_into_an_open_room_is_heard_by_its_members() -> None:
-    async with PluginTester(made(), rooms="a:*") as tester:
-        ann = await tester.join("a:b", "ann")
-        tester.plugin.relay.publish("a:b", "hi")
-        assert ann.received == ["hi"]
-        assert len(tester.room("a:b")) == 1
-
-
-async def test_a_plugin_cannot_publish_into_a_room_that_is_not_its_own() -> None:
-    async with PluginTester(made(), rooms="a:*") as tester:
-        with pytest.raises(Refused, match="no_such_room"):
-            tester.plugin.relay.publish("b", "hi")
-
-
-async def test_a_message_that_cannot_be_expressed_leaves_no_room_behind() -> None:
-    async with PluginTester(made()) as tester:
-        with pytest.raises(TypeError):
-            tester.plugin.relay.publish("a", object())
-        assert tester.hub.rooms == {}
-
-
-async def test_a_plugin_sees_its_own_open_rooms() -> None:
-    async with PluginTester(made(), rooms="a:*") as tester:
-        relay = tester.plugin.relay
-        assert (relay.room("a:b"), relay.rooms()) == (None, [])
-        await tester.join("a:b", "ann")
-        assert relay.room("a:b") is tester.room("a:b")
-        assert relay.rooms() == [tester.room("a:b")]
-
-
-async def test_a_plugin_does_not_see_rooms_of_others() -> None:
-    async with PluginTester(made(), rooms="a:*", filters="none:*", owner=made()) as tester:
-        await tester.join("a:b", "ann")
-        relay = tester.plugin.relay
-        assert (relay.room("a:b"), relay.rooms()) == (None, [])
-
-
-async def test_blocking_work_goes_to_a_thread_and_comes_back() -> None:
-    async with PluginTester(made()) as tester:
-        assert await tester.plugin.relay.to_thread(sum, [1, 2]) == 3
 
 
 async def test_the_hub_finds_a_plugins_handler_sync_and_without_checkpoints() -> None:
