@@ -112,13 +112,15 @@ class Delta:
 
     def deliver(self, message: Message, lane: Lane, unheard: Outbox | None, part_bytes: int, put: PutMany) -> int:
         """Puts a message into the outboxes of all who hear; how many those are."""
-        version = self.add_version(message)
+        version = self.add_version(message) if message.offset else None  # 0: of the moment, no value of the room
         heard = 0
         for protocol, audience in self.audience.items():
             groups: dict[int | None, list[Outbox]] = {}
             for outbox in audience.values():
                 if outbox is not unheard:
                     base = None if version is None else _note(outbox, message, lane)
+                    if not message.offset and message.key is not None:  # it may take the place of a value that waits
+                        forget_key(outbox, message.room, message.key)
                     groups.setdefault(base, []).append(outbox)
                     heard += 1
             whole: list[Outbox] = groups.pop(None, [])

@@ -73,6 +73,14 @@ class Acks:
         if not pending.missing:  # they have left while it was written
             self._end(place)
 
+    def again(self, room: Room, offset: int, connection: Connection, request: RequestId) -> bool:
+        """Whether a message is still waited for that its publisher has sent once more: then this is answered."""
+        pending = self._pending.get((room.name, offset))
+        if pending is None or pending.asked_by is not connection:
+            return False
+        pending.request = request
+        return True
+
     @staticmethod
     def _receivers(connection: Connection, room: Room, command: Publish, offset: int) -> list[tuple[Any, bytes]]:
         """Those that can answer, and what each is sent."""

@@ -207,6 +207,8 @@ def renamed(connection: Connection, room: Room, old: str) -> None:
     """A room the connection is in has another name: it is told, and stays if its token grants that one."""
     if connection.home == old:
         connection.home = room.name
+    if connection.parked is not None:
+        connection.parked.renamed(old, room.name)
     connection.answer(connection.protocol.renamed(old, room.name))
     if connection.identity.grants.may_join(room.name):
         set_rights(connection, room)

@@ -126,11 +126,19 @@ class Parked:
 
     def is_remembered(self, message: Message) -> bool:
         """Whether history will bring a message that is said now."""
-        room = self.connection.hub.rooms.get(message.room)
-        if room is None or room.history is None or not message.offset:
-            return False
+        membership = self.connection.hub.memberships(self.connection).get(message.room)
+        if membership is None or membership.room.history is None or not message.offset:
+            return False  # who hears a room by a pattern is not asked where it is in it
+        room = membership.room
         self.sent.setdefault(room.name, Position(room.epoch, message.offset - 1))
         return True
+
+    def renamed(self, old: str, new: str) -> None:
+        """What is noted of a room that has another name now."""
+        if old in self.sent:
+            self.sent[new] = self.sent.pop(old)
+        if old in self.unsent:
+            self.unsent[new] = self.unsent.pop(old)
 
     def wait(self, window: float) -> None:
         """Waits for the client, so many seconds."""
@@ -233,8 +241,14 @@ class Parked:
         told: dict[str, Any] = {name: {"joined": False} for name in rooms}
         missed: list[Message] = []
         gaps: dict[str, tuple[int, int]] = {}
-        for name, membership in connection.hub.memberships(connection).items():
-            told[name] = self._recover(membership.room, rooms.get(name), budgets, missed, gaps)
+        memberships = connection.hub.memberships(connection)
+        former = {given.epoch: name for name, given in rooms.items() if name not in memberships}
+        for name, membership in memberships.items():
+            given = rooms.get(name)
+            if given is None and (old := former.get(membership.room.epoch)) is not None:
+                given = rooms[old]  # it knows the room by the name it had; `renamed` may have been lost
+                told[old] = {"renamed": name}
+            told[name] = self._recover(membership.room, given, budgets, missed, gaps)
         connection.leave_junction()
         connection.wire.adopt(connection, connection.message, None)
         if asked:

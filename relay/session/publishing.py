@@ -49,28 +49,34 @@ async def publish_later(connection: Connection, room: Room, message: Message, co
 
 def begin(connection: Connection, room: Room, command: Publish) -> bool:
     """False: it was published before, and has been answered as then. Raises Refused, with the request's id."""
-    if command.confirm is not None:
-        try:
-            connection.services.acks.check(connection, room, command)
-        except Refused as refused:
-            refused.request = command.id
-            raise
-    key = command.once
-    if key is None:
-        return True
     try:
-        if command.id is None:
-            raise Refused("bad_request", "a publish with `once` needs an `id`: its answer is what it is for")
-        if not 0 < len(key) <= LONGEST_KEY:
-            raise Refused("bad_request", f"`once` has 1 to {LONGEST_KEY} characters")
-        hub = connection.hub
-        offset = hub.receipts(room).begin(connection.subject, key, hub.clock())
+        if command.once is not None and not _is_new(connection, room, command, command.once):
+            return False
+        if command.confirm is not None:
+            try:
+                connection.services.acks.check(connection, room, command)
+            except Refused:
+                give_up(connection, room, command)
+                raise
     except Refused as refused:
         refused.request = command.id
         raise
+    return True
+
+
+def _is_new(connection: Connection, room: Room, command: Publish, key: str) -> bool:
+    """False: it is not, and has its answer, or gets it when the receivers have confirmed. Raises Refused."""
+    if command.id is None:
+        raise Refused("bad_request", "a publish with `once` needs an `id`: its answer is what it is for")
+    if not 0 < len(key) <= LONGEST_KEY:
+        raise Refused("bad_request", f"`once` has 1 to {LONGEST_KEY} characters")
+    hub = connection.hub
+    offset = hub.receipts(room).begin(connection.subject, key, hub.clock())
     if offset is None:
         return True
-    connection.ok(command.id, {"offset": offset, "duplicate": True})
+    waits = command.confirm is not None
+    if not (waits and connection.services.acks.again(room, offset, connection, command.id)):
+        connection.ok(command.id, {"offset": offset, "duplicate": True})
     return False
 
 

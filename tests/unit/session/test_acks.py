@@ -136,6 +136,30 @@ def _gone() -> Any:
     return CloseReason(1001, "gone")  # type: ignore[arg-type]
 
 
+async def test_what_is_published_again_while_it_is_waited_for_is_answered_once_and_heard_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(PLUGINS) as house:
+        ann, bob, eve = (house.client(who) for who in ("ann", "bob", "eve"))
+        for client in (ann, bob, eve):
+            client.join("q:a")
+        ann.say(**TAXI, room="q:a", id=1, confirm=5.0, once="k")
+        ann.say(**TAXI, room="q:a", id=2, confirm=5.0, once="k")
+        assert [said["t"] for said in bob.heard()] == ["message", "confirm"]
+        assert ann.heard() == []
+        bob.say(t="ack", room="q:a", offset=1)
+        assert ann.heard() == [{"t": "ok", "id": 2, "offset": 1, "delivered": 1}]
+        assert ann.ask(**TAXI, room="q:a", confirm=5.0, once="k") == {"t": "ok", "offset": 1, "duplicate": True}
+        assert ann.refused(**{**TAXI, "to": "nobody"}, room="q:a", confirm=5.0, once="n")[0] == "no_such_subject"
+        nobody = house.client("nobody")
+        nobody.join("q:a")
+        ann.say(**{**TAXI, "to": "nobody"}, room="q:a", id=3, confirm=5.0, once="n")
+        assert [said["t"] for said in nobody.heard()] == ["message", "confirm"], "refused, it was not said"
+        nobody.say(t="ack", room="q:a", offset=2)
+        assert ann.heard()[0]["delivered"] == 1
+        assert house_is_quiet(house)
+
+
 async def test_a_receiver_that_comes_back_in_time_confirms(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
         ann = house.client("ann")

@@ -9,9 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from relay.protocols.deflated import Compressor, Deflated
+from relay.rooms import moving
 from relay.session.parked import PATIENCE
 from tests.unit.protocols.table import JSON, MSGPACK
 from tests.unit.session.kit import open_house
+from tests.unit.session.plugins import Quick
 from tests.unit.session.sockets import PLUGINS, WINDOW, arrive, come_back, data, end, resumed, ticket, ticket_of
 
 
@@ -217,3 +219,65 @@ async def test_answers_that_were_not_sent_come_and_those_of_slow_plugins_too(aut
         assert set(rooms) == {"q:a", "s:a"}
         end(again)
         await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_rooms_heard_by_a_pattern_are_heard_meanwhile_with_and_without_history(autojump_clock: MockClock) -> None:
+    plugins: dict[str, Any] = {
+        "w": (Quick, {"history": 9, "wildcards": True}), "bare": (Quick, {"wildcards": True}),
+    }  # fmt: skip
+    async with open_house(plugins) as house:
+        ann, bob = arrive(house), house.client("bob")
+        word = ticket(ann)
+        for pattern in ("w:*", "bare:*"):
+            assert ann.ask(t="join", room=pattern)["t"] == "ok"
+        for room in ("w:a", "bare:a"):
+            bob.join(room)
+        bob.say(t="publish", room="w:a", data="unsent")
+        ann.abort()
+        for room in ("w:a", "bare:a", "w:new"):
+            bob.say(t="publish", room=room, data=f"to {room}")
+        again, rooms, rest = resumed(house, word)
+        assert rooms == {}
+        assert sorted(data(rest)) == ["to bare:a", "to w:a", "to w:new", "unsent"]
+        bob.say(t="publish", room="w:a", data="and on")
+        assert data(again.heard()) == ["and on"]
+        end(again)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("plugin", ["q", "none"])
+async def test_a_room_renamed_meanwhile_goes_on_under_its_new_name_with_nothing_missed(
+    plugin: str, heard: bool, autojump_clock: MockClock
+) -> None:
+    """`heard` False: `renamed` was written, and lost with the socket."""
+    old, new = f"{plugin}:old", f"{plugin}:new"
+
+    def rename() -> None:
+        moved = moving.rename(house.hub, old, new)
+        assert moved is not None
+        moving.tell(house.hub, moved, old)
+
+    async with open_house(PLUGINS) as house:
+        ann, bob = arrive(house), house.client("bob")
+        word = ticket(ann)
+        joined = ann.join(old)
+        bob.join(old)
+        ann.heard()
+        if not heard:
+            rename()
+            ann.heard()
+        ann.abort()
+        bob.say(t="publish", room=old if heard else new, data=1)
+        if heard:
+            rename()
+        bob.say(t="publish", room=new, data=2)
+        position = {"epoch": joined["epoch"], "offset": joined["offset"]}
+        again, rooms, rest = resumed(house, word, **{old.replace(":", "_"): position})
+        assert rooms == {
+            old: {"renamed": new},
+            new: {"epoch": joined["epoch"], "offset": 2, "recovered": True},
+        }
+        renames = [said for said in rest if said["t"] == "renamed"]
+        assert renames == ([{"t": "renamed", "room": old, "to": new}] if heard else [])
+        assert data([said for said in rest if said["t"] == "message"]) == [1, 2]
+        end(again)
