@@ -21,10 +21,27 @@ says why, and no task outlives the `async with`.
 """
 
 from relay.client.connect import connect
-from relay.client.errors import ClientError, ConnectFailed, ConnectionRefused, Disconnected, Withdrawn
+from relay.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionRefused,
+    Disconnected,
+    Forbidden,
+    NoSuchMethod,
+    NoSuchRoom,
+    NoSuchSubject,
+    NotJoined,
+    RateLimited,
+    RoomClosed,
+    TimedOut,
+    Unavailable,
+    Withdrawn,
+)
 from relay.client.events import (
     Bye,
+    Confirm,
     Count,
+    Delivery,
     Event,
     Expiring,
     Gap,
@@ -36,7 +53,9 @@ from relay.client.events import (
     Position,
     Progress,
     Refusal,
+    Renamed,
 )
+from relay.client.pages import Pages
 from relay.client.plain import PlainClient, connect_plain
 from relay.client.renewal import TokenSource
 from relay.client.second import SecondSocket
@@ -48,25 +67,38 @@ __all__ = [
     "Bye",
     "Client",
     "ClientError",
+    "Confirm",
     "ConnectFailed",
     "ConnectionRefused",
     "Count",
+    "Delivery",
     "Disconnected",
     "Event",
     "Expiring",
+    "Forbidden",
     "Gap",
     "Joined",
     "Left",
     "Members",
     "Membership",
     "Message",
+    "NoSuchMethod",
+    "NoSuchRoom",
+    "NoSuchSubject",
+    "NotJoined",
+    "Pages",
     "PlainClient",
     "Position",
     "Progress",
+    "RateLimited",
     "Refusal",
     "Refused",
+    "Renamed",
+    "RoomClosed",
     "SecondSocket",
+    "TimedOut",
     "TokenSource",
+    "Unavailable",
     "Upload",
     "Withdrawn",
     "connect",

@@ -39,6 +39,8 @@ async def connect(
     deferred: bool = False,
     resume: bool = False,
     unix: str | os.PathLike[str] | None = None,
+    auto_ack: bool = True,
+    delta_bytes: int = 4 << 20,
 ) -> AsyncIterator[Client]:
     """Opens a relay.v1 session for the time of the `async with`. `url` is the relay's /ws.
 
@@ -54,8 +56,10 @@ async def connect(
     all travels whole, in both directions. `fields`: of a message only these come beside room and data (out of "from",
     "offset", "channel", "key", "to", "at"), for links where every byte counts. `resume`: a lost socket is opened again,
     and the session goes on as if nothing had happened, if the relay lets it wait so long. `unix`: the path of the Unix
-    socket where the relay listens; the URL says host and TLS as ever. `connect_timeout` covers all
-    up to the relay's `hello`. Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead
+    socket where the relay listens; the URL says host and TLS as ever. `auto_ack` False: the program says itself that a
+    message has arrived, whose publisher wants to know; it gets a `Confirm` behind it. `delta_bytes` bounds what is kept
+    of the values of rooms joined with `delta`, all together. `connect_timeout` covers all up to the relay's `hello`.
+    Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead
     of an HTTP status), ValueError.
     """
     if codec not in DECODERS:
@@ -83,16 +87,16 @@ async def connect(
         if not isinstance(hello, Hello):
             raise ConnectFailed(f"no `hello` from {url}", "is that the relay's /ws?")
         first_socket = Lasting(address, nursery, socket, hello) if resume else socket
-        client = Client(first_socket, nursery, address, hello, buffer=buffer, progress=progress, source=source)
-        nursery.start_soon(client._read)
-        nursery.start_soon(client._watch)
-        if client._renewal is not None:
-            nursery.start_soon(client._renewal.run)
+        client = Client(
+            first_socket, nursery, address, hello, buffer=buffer, progress=progress, auto_ack=auto_ack,
+            delta_bytes=delta_bytes, source=source,
+        )  # fmt: skip
+        client._start()
         try:
             yield client
         finally:
             try:
                 await client.close()
             finally:
-                client._end(first_socket.closed or Disconnected(LOST, "the connection was dropped"))
+                client._hearing.end(first_socket.closed or Disconnected(LOST, "the connection was dropped"))
                 nursery.cancel_scope.cancel()

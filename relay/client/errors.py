@@ -6,15 +6,28 @@
     ├── Disconnected        an open connection ended: close code and reason
     └── Withdrawn           an upload was given up before it was whole
 
-A refused request on a live connection is `relay.errors.Refused`. The one rule: the reason is what the other side said,
-unshortened; where it said nothing, the text says so.
+    Refused                 a request was refused, the connection lives on; by its code, one of
+    ├── Forbidden           forbidden, unauthorized
+    ├── NoSuchRoom          no_such_room, bad_room
+    ├── RoomClosed          room_closed, frozen
+    ├── NotJoined           not_joined
+    ├── NoSuchSubject       no_such_subject
+    ├── NoSuchMethod        no_such_method
+    ├── RateLimited         rate_limited, too_many_requests: `retry_after` may say when
+    ├── TimedOut            timeout
+    └── Unavailable         unavailable, plugin_off, in_progress, internal: later it may do
+
+The one rule: the reason is what the other side said, unshortened; where it said nothing, the text says so.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from relay.errors import CLOSE_CODES, CloseCode, RelayError
+from relay.errors import CLOSE_CODES, CloseCode, Refused, RelayError
+
+if TYPE_CHECKING:
+    from relay.client.events import Refusal
 
 LOST: Final = 1006
 """Close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
@@ -99,3 +112,55 @@ class Disconnected(ClientError):
 
 class Withdrawn(ClientError):
     """A message in parts was given up before the last one was sent: nobody has heard it."""
+
+
+class Forbidden(Refused):
+    """The token does not grant it, or is over."""
+
+
+class NoSuchRoom(Refused):
+    """No plugin serves a room of that name, or it is no name."""
+
+
+class RoomClosed(Refused):
+    """An operator has closed the room, or nobody may publish in it for now."""
+
+
+class NotJoined(Refused):
+    """One has to be in the room for that."""
+
+
+class NoSuchSubject(Refused):
+    """Nobody of that name, who could confirm, is in the room; nothing was published."""
+
+
+class NoSuchMethod(Refused):
+    """The plugin of the room has no such method."""
+
+
+class RateLimited(Refused):
+    """Too much at once."""
+
+
+class TimedOut(Refused):
+    """A plugin has not answered, or nobody has confirmed, in time. It may have been done all the same."""
+
+
+class Unavailable(Refused):
+    """Not just now."""
+
+
+REFUSALS: Final[dict[str, type[Refused]]] = {
+    "forbidden": Forbidden, "unauthorized": Forbidden,
+    "no_such_room": NoSuchRoom, "bad_room": NoSuchRoom,
+    "room_closed": RoomClosed, "frozen": RoomClosed,
+    "not_joined": NotJoined, "no_such_subject": NoSuchSubject, "no_such_method": NoSuchMethod,
+    "rate_limited": RateLimited, "too_many_requests": RateLimited, "timeout": TimedOut,
+    "unavailable": Unavailable, "plugin_off": Unavailable, "in_progress": Unavailable, "internal": Unavailable,
+}  # fmt: skip
+"""All other codes, those of plugins among them, are `Refused` itself."""
+
+
+def refused(no: Refusal) -> Refused:
+    """The exception for what the relay has said."""
+    return REFUSALS.get(no.code, Refused)(no.code, no.message, retry_after=no.retry_after, setting=no.setting)

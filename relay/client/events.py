@@ -28,17 +28,21 @@ class Said(msgspec.Struct, frozen=True, tag_field="t"):
 class Message(Said, tag="message", frozen=True, rename={"sender": "from"}):
     """A message in a room. `data` is decoded; `sender` a subject, None when the relay or a plugin speaks.
 
-    `offset` counts the room's messages, 0: not counted; `channel` None: the room's own; `at` Unix seconds.
+    `offset` counts the room's messages, 0: not counted; `channel` None: the room's own; `at` Unix seconds. `patch`: in
+    a room joined with `delta`, what has changed since the value of this `key` with the offset `base` (RFC 7396), where
+    it came so; `data` is the whole value in any case.
     """
 
     room: str
-    data: Any
+    data: Any = None
     sender: str | None = None
     offset: int = 0
     channel: str | None = None
     key: str | None = None
     to: str | None = None
     at: float = 0.0
+    patch: dict[str, Any] | None = None
+    base: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -86,11 +90,30 @@ class Count(Said, tag="count", frozen=True):
     events: bool = False
 
 
+class Renamed(Said, tag="renamed", frozen=True):
+    """A room one is in, or hears of, has another name: `to`. One stays in it, and what comes from now on is said to
+    come from the room by its new name.
+    """
+
+    room: str
+    to: str
+
+
+class Confirm(Said, tag="confirm", frozen=True):
+    """The publisher of the message with that offset, which was handed over before, wants to know that it arrived:
+    `Client.ack`. Only told where `connect` was given `auto_ack=False`.
+    """
+
+    room: str
+    offset: int
+
+
 class Gap(Said, tag="gap", frozen=True, rename={"first": "from", "last": "to"}):
     """Messages of a room between two offsets, both included, were lost.
 
     `reason` is the relay's, or the client's own: "client_buffer", they came and were not read; "client_limit", larger
-    than this client takes; "unreadable", no document as it claims to be.
+    than this client takes; "unreadable", no document as it claims to be; "not_recovered", lost with a socket; "resync",
+    values that a newer one took the place of before what they were patches of was known.
     """
 
     room: str
@@ -164,23 +187,30 @@ class Hello(Said, tag="hello", frozen=True):
     resumed: bool = False
 
 
-class Ok(Said, tag="ok", frozen=True):
+class Ok(Said, tag="ok", frozen=True, rename={"first": "from"}):
     """An answer; which fields it has depends on what was asked."""
 
     id: int | str | None = None
+    room: str = ""
     epoch: str = ""
     offset: int | None = None
     recovered: bool | None = None
+    first: int | None = None
     messages: list[Message] = []
+    more: bool = False
     members: list[str] | None = None
     count: int = 0
     claims: dict[str, dict[str, Any]] = {}
     connections: dict[str, int] = {}
     events: bool = True
+    delta: bool = False
+    values: int = 0
+    duplicate: bool = False
+    delivered: int | None = None
     data: Any = None
     expires: float | None = None
-    more: bool = False
-    rooms: dict[str, dict[str, Any]] = {}
+    rooms: int | dict[str, dict[str, Any]] = 0
+    unreadable: list[Gap] = []  # of the messages: never said by the relay
 
 
 class Pong(Said, tag="pong", frozen=True):
@@ -202,7 +232,13 @@ class Members:
 
 @dataclass(slots=True, frozen=True)
 class Membership:
-    """What one learns by joining. `recovered`: the messages are all that was missed; None: nothing was asked for."""
+    """What one learns by joining, or by asking for history.
+
+    `room` is what the room is called: not so if one asked for an alias. `recovered`: the messages are all that was
+    missed; if not, `first` is the first offset there is; None: nothing was asked for. `more`: there are older messages.
+    `presence` says more of the `members`, if one asked. `delta`: values come as what has changed, where that is
+    shorter. `rooms`: of a pattern, how many it hears now.
+    """
 
     room: str
     epoch: str
@@ -210,6 +246,11 @@ class Membership:
     recovered: bool | None = None
     messages: list[Message] = field(default_factory=list)
     members: list[str] | None = None
+    first: int | None = None
+    more: bool = False
+    presence: Members | None = None
+    delta: bool = False
+    rooms: int = 0
 
     @property
     def position(self) -> Position:
@@ -217,7 +258,40 @@ class Membership:
         return Position(self.epoch, self.offset)
 
 
-Event: TypeAlias = Message | Progress | Joined | Left | Count | Gap | Expiring | Bye | Refusal
+def membership(room: str, ok: Ok) -> Membership:
+    """What the answer of the relay says of a room that was asked for as `room`."""
+    return Membership(
+        ok.room or room,
+        ok.epoch,
+        ok.offset or 0,
+        ok.recovered,
+        ok.messages,
+        ok.members,
+        ok.first,
+        ok.more,
+        None if ok.members is None else members(ok),
+        ok.delta,
+        ok.rooms if isinstance(ok.rooms, int) else 0,
+    )
+
+
+def members(ok: Ok) -> Members:
+    """Who the relay's answer says is there."""
+    return Members(ok.members or [], ok.count, ok.claims, ok.connections, ok.events)
+
+
+@dataclass(slots=True, frozen=True)
+class Delivery:
+    """A message to one subject has arrived: `connections` of it have said so."""
+
+    offset: int
+    to: str
+    connections: int
+
+
+Event: TypeAlias = Message | Progress | Joined | Left | Count | Renamed | Confirm | Gap | Expiring | Bye | Refusal
 """What `async for` over a client yields."""
 
-FromRelay: TypeAlias = Message | Joined | Left | Count | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong
+FromRelay: TypeAlias = (
+    Message | Joined | Left | Count | Renamed | Confirm | Gap | Expiring | Bye | Refusal | Hello | Ok | Pong
+)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -18,13 +17,12 @@ import trio
 from relay.client.address import Address
 from relay.client.codec import understood
 from relay.client.errors import LOST, ConnectFailed, ConnectionRefused, Disconnected
-from relay.client.events import Hello, Message
+from relay.client.events import Hello
 from relay.client.plain import PlainClient
 
 FIRST_DELAY: Final = 0.2
 LONGEST_DELAY: Final = 5.0
 LATER: Final = (429, 503)  # statuses that ask to come back later
-REMEMBERED: Final = 1000  # offsets of one room that are known beside its position
 
 
 class Lasting:
@@ -132,68 +130,3 @@ class Lasting:
         async with address.open(resume=ticket) as socket:
             task_status.started(socket)
             await release.wait()
-
-
-class _Place:
-    """In one room. `known` are offsets above or beside the position: of other channels, and one's own."""
-
-    __slots__ = ("epoch", "known", "offset")
-
-    def __init__(self) -> None:
-        self.epoch = ""
-        self.offset = 0
-        self.known: OrderedDict[int, None] = OrderedDict()
-
-
-class Whereabouts:
-    """Where one is in each room, and what was heard already: a session that goes on hears some things again.
-
-    In its own channel the messages of a room come in order; of the others each is known by its offset.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[str, _Place] = {}
-
-    def joined(self, room: str, epoch: str, offset: int) -> None:
-        place = self._places.setdefault(room, _Place())
-        if place.epoch not in ("", epoch):
-            place = self._places[room] = _Place()
-        place.epoch = epoch
-        place.offset = max(place.offset, offset)
-
-    def left(self, room: str) -> None:
-        self._places.pop(room, None)
-
-    def published(self, room: str, offset: int | None) -> None:
-        """One's own message, which one does not hear."""
-        if offset is not None and room in self._places:
-            self._know(self._places[room], offset)
-
-    def is_new(self, message: Message) -> bool:
-        """Whether it was not heard before; now it was."""
-        if not message.offset:
-            return True
-        place = self._places.setdefault(message.room, _Place())
-        if message.offset in place.known:
-            return False
-        if message.channel is None:
-            new = message.offset > place.offset
-            place.offset = max(place.offset, message.offset)
-            return new
-        self._know(place, message.offset)
-        return True
-
-    def positions(self) -> dict[str, dict[str, Any]]:
-        """As `resume` gives them."""
-        return {
-            room: {"epoch": place.epoch, "offset": place.offset} for room, place in self._places.items() if place.epoch
-        }
-
-    def offset(self, room: str) -> int:
-        return self._places[room].offset if room in self._places else 0
-
-    @staticmethod
-    def _know(place: _Place, offset: int) -> None:
-        place.known[offset] = None
-        if len(place.known) > REMEMBERED:
-            place.known.popitem(last=False)

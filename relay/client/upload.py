@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from relay.client.errors import Disconnected, Withdrawn
+from relay.client.errors import Disconnected, Withdrawn, refused
 from relay.client.events import Ok, Pong, Refusal
 from relay.errors import Refused
 from relay.protocols.parts import CANCEL, FIRST, HEADER, LAST, Part, encode_part
@@ -32,6 +32,8 @@ class Upload:
         self.sent = 0
         self.key = key
         self.on_over: Callable[[], object] = int
+        self.again: bytes | None = None  # it is not said again by another socket
+        self.times = 0
         self._envelope = envelope
         self._payload = payload
         self._stream = stream
@@ -43,7 +45,7 @@ class Upload:
         self._moved = trio.lowlevel.ParkingLot()
         self._over = trio.Event()
         self._why: Refused | Disconnected | Withdrawn | None = None
-        self._offset: int | None = None
+        self._answer = Ok()
 
     @property
     def over(self) -> bool:
@@ -52,14 +54,18 @@ class Upload:
 
     async def wait(self) -> int | None:
         """Waits for the relay's answer; the message's offset. Raises Refused, Disconnected, Withdrawn."""
+        return (await self.answered()).offset
+
+    async def answered(self) -> Ok:
+        """The same, with all that the relay's answer says."""
         await self._over.wait()
         match self._why:
             case None:
-                return self._offset
+                return self._answer
             case Disconnected() as why:
                 raise why.again()
             case Refused() as no:
-                raise Refused(no.code, no.message, retry_after=no.retry_after, setting=no.setting)
+                raise type(no)(no.code, no.message, retry_after=no.retry_after, setting=no.setting)
             case Withdrawn() as why:
                 raise Withdrawn(*why.args)
 
@@ -88,11 +94,11 @@ class Upload:
     def end(self, answer: Ok | Pong | Refusal | Disconnected) -> None:
         """The relay has answered, or is gone; what is not sent yet is not sent any more."""
         match answer:
-            case Ok(offset=offset):
-                self._offset = offset
+            case Ok() as ok:
+                self._answer = ok
                 self._end(None)
             case Refusal() as no:
-                self._end(Refused(no.code, no.message, retry_after=no.retry_after, setting=no.setting))
+                self._end(refused(no))
             case Disconnected() as why:
                 self._end(why)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import trio
+import trio.testing
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -22,6 +23,8 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+
+from relay.client import dial
 
 HELLO: dict[str, Any] = {
     "t": "hello",
@@ -135,6 +138,35 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, serve, [listener])
             yield f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}"
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def wired(script: Script) -> AsyncIterator[str]:
+    """The same without a network: each connection is a pair of streams in memory, so tests can use the clock of
+    pytest-trio, on which nothing takes time and nothing depends on how busy the machine is. Yields the URL.
+    """
+    with trio.fail_after(1e6):
+        async with trio.open_nursery() as nursery:
+
+            async def serve(stream: trio.abc.Stream) -> None:
+                try:
+                    async with stream:
+                        await script(Peer(stream))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+
+            async def open_stream(target: object, ca_file: object, unix: object) -> trio.abc.Stream:
+                await trio.lowlevel.checkpoint()
+                ours, theirs = trio.testing.memory_stream_pair()
+                nursery.start_soon(serve, theirs)
+                return ours
+
+            before, dial._open_stream = dial._open_stream, open_stream
+            try:
+                yield "ws://relay.test"
+            finally:
+                dial._open_stream = before
             nursery.cancel_scope.cancel()
 
 

@@ -260,7 +260,7 @@ async def test_a_cancelled_upload_tells_the_relay_and_the_connection_lives_on() 
         go.set()
         await relay.ping()
         assert 0 < upload.sent < upload.size
-        assert relay._waiting == {}
+        assert relay._exchange._waiting == {}
     cancelled = [one for one in heard if isinstance(one, Part) and one.flags & CANCEL]
     assert [one.stream for one in cancelled] == [0]
     assert not any(isinstance(one, Part) and one.flags & LAST for one in heard)
@@ -400,4 +400,4 @@ async def test_what_cannot_be_encoded_and_what_is_named_too_long_is_said_at_once
             relay.upload("lobby", object())
         with pytest.raises(ValueError, match="too long for a message in parts"):
             await relay.publish("lobby", b"x", key="k" * 70_000)
-        assert relay._waiting == {}
+        assert relay._exchange._waiting == {}

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from relay.client import ConnectFailed, Disconnected, Expiring, Message, Refusal, Refused, connect
 from relay.client.renewal import Renewal
-from tests.unit.client.server import Peer, relay_v1, serving
+from tests.unit.client.server import Peer, relay_v1, wired
 
 
 class Source:
@@ -43,7 +43,7 @@ async def test_the_token_is_asked_for_at_the_start_and_again_when_the_relay_says
         await peer.say({"t": "message", "room": "r", "data": "the end"})
         await peer.hear()
 
-    async with serving(script) as url, connect(url, token=Source()) as relay:
+    async with wired(script) as url, connect(url, token=Source()) as relay:
         event = await relay.receive()
         assert isinstance(event, Message), "the notice is seen to, and no event"
         assert tokens == ["Bearer a", "b", "c"]
@@ -61,7 +61,7 @@ async def test_a_session_that_may_only_listen_is_renewed_too() -> None:
         await peer.say({"t": "message", "room": "r", "data": asked["token"]})
         await peer.hear()
 
-    async with serving(script) as url, connect(url, token=Source()) as relay:
+    async with wired(script) as url, connect(url, token=Source()) as relay:
         assert isinstance(await relay.receive(), Refusal)
         message = await relay.receive()
         assert isinstance(message, Message)
@@ -74,12 +74,12 @@ async def test_without_a_source_the_notice_is_an_event() -> None:
         await peer.say({"t": "expiring", "in": 60.0})
         await peer.hear()
 
-    async with serving(script) as url, connect(url, token="a") as relay:
+    async with wired(script) as url, connect(url, token="a") as relay:
         assert await relay.receive() == Expiring(60.0)
 
 
-async def test_a_source_that_fails_at_the_start_is_the_programs_affair() -> None:
-    async with serving(relay_v1) as url:
+async def test_a_source_that_fails_at_the_start_is_the_programs_affair(autojump_clock: MockClock) -> None:
+    async with wired(relay_v1) as url:
         with pytest.raises(ZeroDivisionError):
             async with connect(url, token=Source(ZeroDivisionError())):
                 raise AssertionError

@@ -245,5 +245,5 @@ async def test_who_gives_up_waiting_for_it_leaves_nothing_behind():
     async with serving(script) as url, connect(f"{url}/ws") as client:
         with trio.move_on_after(0.05):
             await client.open_socket("urgent")
-        assert all(isinstance(second, SecondSocket) and not second.open for second in client._seconds)
+        assert all(isinstance(second, SecondSocket) and not second.open for second in client._hearing.seconds)
         assert client.closed is None

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 from wsproto.events import TextMessage
 
 from relay.client import (
@@ -25,7 +26,7 @@ from relay.client import (
     Refused,
     connect,
 )
-from tests.unit.client.server import HELLO, Peer, relay_v1, serving
+from tests.unit.client.server import HELLO, Peer, relay_v1, wired
 
 WORDS: dict[str, Any] = {"room": "lobby", "data": {"text": "hi"}, "from": "bob", "offset": 7, "at": 1.5}
 
@@ -39,7 +40,7 @@ async def obliging(peer: Peer) -> None:
 
 
 async def test_hello_is_read_before_the_body_runs():
-    async with serving(obliging) as url, connect(url, token="t") as relay:
+    async with wired(obliging) as url, connect(url, token="t") as relay:
         assert (relay.session, relay.subject, relay.expires) == ("s1", "ann", 1_790_000_000.0)
         assert tuple(relay.channels) == ("control", "urgent", "default")
         assert relay.limits == {"limits.message_bytes": 65536}
@@ -57,7 +58,7 @@ async def test_requests_say_what_the_protocol_says(codec: Any):
             heard.append(asked)
             await peer.say({"t": "pong" if asked["t"] == "ping" else "ok", "id": asked["id"]})
 
-    async with serving(script) as url, connect(url, codec=codec) as relay:
+    async with wired(script) as url, connect(url, codec=codec) as relay:
         await relay.join("lobby")
         await relay.join("lobby", last=5, members=True)
         await relay.join("lobby", since=Position("e1", 41))
@@ -110,7 +111,7 @@ async def test_the_relay_s_own_decoder_understands_every_request(codec: Any):
             kinds.append(type(command).__name__)
             await peer.say({"t": "pong" if kinds[-1] == "Ping" else "ok", "id": command.id})
 
-    async with serving(script) as url, connect(url, codec=codec) as relay:
+    async with wired(script) as url, connect(url, codec=codec) as relay:
         await relay.join("lobby", last=5, since=Position("e", 1), members=True)
         await relay.publish("lobby", [1], channel="urgent", key="k", to="bob", echo=True)
         await relay.call("lobby", "move", {"to": "e4"}, timeout=2)
@@ -137,7 +138,7 @@ async def test_answers_are_given_as_values():
             await peer.say({"t": "ok", "id": asked["id"], "of_tomorrow": 1} | answer)
         await peer.hear()
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         room = await relay.join("lobby", last=1, members=True)
         assert (room.epoch, room.offset, room.recovered, room.members) == ("e9", 7, True, ["bob"])
         assert room.messages == [Message("lobby", {"text": "hi"}, "bob", 7, at=1.5)]
@@ -162,7 +163,7 @@ async def test_answers_find_who_asked_in_any_order():
     async def ask(relay: Client, method: str) -> None:
         found[method] = await relay.call("lobby", method)
 
-    async with serving(script) as url, connect(url) as relay, trio.open_nursery() as nursery:
+    async with wired(script) as url, connect(url) as relay, trio.open_nursery() as nursery:
         for method in "abc":
             nursery.start_soon(ask, relay, method)
     assert found == {"a": "a", "b": "b", "c": "c"}
@@ -176,7 +177,7 @@ async def test_a_refusal_carries_code_words_setting_and_time():
         await peer.say({"t": "error", "id": asked["id"]} | no)
         await peer.hear()
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Refused) as caught:
             await relay.publish("lobby", "x")
     no = caught.value
@@ -201,7 +202,7 @@ async def test_events_are_typed_and_come_in_order():
         await peer.say({"t": "bye", "code": 1000, "reason": "done", "reconnect": None})
         await peer.close(1000, "done")
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         events = [event async for event in relay]
     assert events == [
         Message("lobby", {"text": "hi"}, "bob", 7, "urgent", "k", at=1.5),
@@ -221,7 +222,7 @@ async def test_publishing_without_confirmation_waits_for_nothing():
         assert first == {"t": "publish", "room": "lobby", "data": "x"}
         await peer.hear()
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         assert await relay.publish("lobby", "x", confirm=False) is None
 
 
@@ -240,7 +241,7 @@ async def test_bytes_in_one_message_are_themselves_in_msgpack_and_base64_in_json
         async def one(peer: Peer, codec: str = codec) -> None:
             await script(peer, codec)
 
-        async with serving(one) as url, connect(url, codec=codec) as relay:  # type: ignore[arg-type]
+        async with wired(one) as url, connect(url, codec=codec) as relay:  # type: ignore[arg-type]
             await relay.publish("lobby", b"\x00\xff", parts=False)
     assert heard == ["AP8=", b"\x00\xff"]
 
@@ -251,7 +252,7 @@ async def test_bye_explains_the_close_and_says_when_to_come_back():
         await peer.say({"t": "bye", "code": 1001, "reason": "restart", "reconnect": {"after": 2, "jitter": 3}})
         await peer.close(1001, "rest")
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Disconnected) as caught:
             async for _ in relay:
                 pass
@@ -264,7 +265,7 @@ async def test_bye_is_believed_where_the_close_frame_is_lost():
         await relay_v1(peer)
         await peer.say({"t": "bye", "code": 4208, "reason": "too slow", "reconnect": None, "limit": "channels.bulk"})
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Disconnected, match=r"4208: too slow \[channels.bulk\]"):
             async for _ in relay:
                 pass
@@ -276,7 +277,7 @@ async def test_who_waits_for_an_answer_learns_that_the_relay_is_gone():
         await peer.asked()
         await peer.close(4401, "token expired")
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Disconnected, match="4401: token expired"):
             await relay.presence("lobby")
         with pytest.raises(Disconnected, match="4401: token expired"):
@@ -286,14 +287,14 @@ async def test_who_waits_for_an_answer_learns_that_the_relay_is_gone():
 
 
 async def test_closing_ends_iteration_and_requests():
-    async with serving(obliging) as url, connect(url) as relay:
+    async with wired(obliging) as url, connect(url) as relay:
         await relay.close()
         assert [event async for event in relay] == []
         with pytest.raises(Disconnected, match="1000"):
             await relay.ping()
 
 
-async def test_an_answer_to_a_cancelled_request_goes_nowhere():
+async def test_an_answer_to_a_cancelled_request_goes_nowhere(autojump_clock: MockClock):
     release = trio.Event()
 
     async def script(peer: Peer) -> None:
@@ -305,7 +306,7 @@ async def test_an_answer_to_a_cancelled_request_goes_nowhere():
         await peer.say({"t": "ok", "id": second["id"], "data": "second"})
         await peer.close(1000)
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with trio.move_on_after(0.01):
             await relay.call("lobby", "first")
         release.set()
@@ -323,27 +324,27 @@ async def test_unread_events_are_bounded_and_their_loss_is_told_by_room():
         await peer.say({"t": "ok", "id": asked["id"]})
         await peer.close(1000)
 
-    async with serving(script) as url, connect(url, buffer=3) as relay:
+    async with wired(script) as url, connect(url, buffer=3) as relay:
         await relay.presence("a")
         events = [event async for event in relay]
     assert events[:2] == [Gap("a", 1, 5, "client_buffer"), Gap("b", 2, 4, "client_buffer")]
     assert [event.data for event in events[2:] if isinstance(event, Message)] == [6, 7, 8]
 
 
-async def test_a_silent_relay_is_asked_and_then_given_up():
+async def test_a_silent_relay_is_asked_and_then_given_up(autojump_clock: MockClock):
     async def script(peer: Peer) -> None:
         await relay_v1(peer, heartbeat=0.05)
         asked.append(await peer.asked())
         await trio.sleep_forever()
 
     asked: list[Any] = []
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Disconnected, match=r"1006: nothing was heard for 0\.1 s"):
             await relay.receive()
     assert asked == [{"t": "ping"}]
 
 
-async def test_a_relay_that_answers_is_kept():
+async def test_a_relay_that_answers_is_kept(autojump_clock: MockClock):
     async def script(peer: Peer) -> None:
         await relay_v1(peer, heartbeat=0.02)
         for _ in range(4):
@@ -351,7 +352,7 @@ async def test_a_relay_that_answers_is_kept():
             await peer.say({"t": "pong"})
         await peer.close(1000, "enough")
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         assert [event async for event in relay] == []
         assert relay.closed is not None
         assert relay.closed.reason == "enough"
@@ -367,7 +368,7 @@ async def test_what_is_not_relay_v1_ends_the_session_with_1002(raw: str):
         await peer.hear()
         codes.append(peer.close_code)
 
-    async with serving(script) as url, connect(url) as relay:
+    async with wired(script) as url, connect(url) as relay:
         with pytest.raises(Disconnected, match=r"1002: the server does not speak relay\.v1"):
             await relay.receive()
     assert codes == [1002]
@@ -378,7 +379,7 @@ async def test_a_refused_handshake_is_raised_by_connect():
         await peer.next()
         await peer.stream.send_all(b"HTTP/1.1 429 Many\r\nContent-Length: 0\r\n\r\n")
 
-    async with serving(script) as url:
+    async with wired(script) as url:
         with pytest.raises(ConnectionRefused, match="429"):
             async with connect(url):
                 pass
@@ -389,28 +390,28 @@ async def test_a_close_instead_of_hello_is_raised_by_connect():
         await peer.accept("relay.v1.json")
         await peer.close(4401, "token expired")
 
-    async with serving(script) as url:
+    async with wired(script) as url:
         with pytest.raises(Disconnected, match="4401: token expired"):
             async with connect(url):
                 pass
 
 
 @pytest.mark.parametrize("first", [None, {"t": "joined", "room": "a", "subject": "b"}])
-async def test_a_server_without_hello_is_not_a_relay(first: dict[str, Any] | None):
+async def test_a_server_without_hello_is_not_a_relay(first: dict[str, Any] | None, autojump_clock: MockClock):
     async def script(peer: Peer) -> None:
         await peer.accept("relay.v1.json")
         if first is not None:
             await peer.say(first)
         await peer.hear()
 
-    async with serving(script) as url:
+    async with wired(script) as url:
         with pytest.raises(ConnectFailed, match="no `hello`"):
             async with connect(url, connect_timeout=0.2):
                 pass
 
 
 async def test_the_body_s_exception_comes_out_as_it_was_raised():
-    async with serving(obliging) as url:
+    async with wired(obliging) as url:
         with pytest.raises(KeyError, match="mine"):
             async with connect(url):
                 raise KeyError("mine")
@@ -420,7 +421,7 @@ async def test_the_body_s_exception_wins_over_a_lost_connection():
     async def script(peer: Peer) -> None:
         await relay_v1(peer)
 
-    async with serving(script) as url:
+    async with wired(script) as url:
         with pytest.raises(Disconnected, match="1006"):
             async with connect(url) as relay:
                 await relay.ping()

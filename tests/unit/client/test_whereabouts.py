@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.client.events import Message
-from relay.client.lasting import REMEMBERED, Whereabouts
+from relay.client.whereabouts import REMEMBERED, Whereabouts
 
 
 def said(offset: int, channel: str | None = None) -> Message:
