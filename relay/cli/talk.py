@@ -98,6 +98,12 @@ def _development_token(source: Source) -> str | None:
 @click.option("--channel", help="The channel it travels in, as urgent or bulk.")
 @click.option("--key", help="A newer message of the same key may take its place for slow receivers.")
 @click.option("--to", help="The only subject in the room that shall hear it.")
+@click.option(
+    "--confirm",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --to: wait until it has arrived there; status 1 if it has not within so many seconds.",
+)
 @client_options
 def pub(
     connect: Connect,
@@ -107,6 +113,7 @@ def pub(
     channel: str | None,
     key: str | None,
     to: str | None,
+    confirm: float | None,
 ) -> None:
     """Publish in a room.
 
@@ -118,18 +125,29 @@ def pub(
       relay pub lobby hello
       relay pub lobby --json '{"move": "e4"}' --channel urgent
       tail -f app.log | relay pub feed:log
+      relay pub direct:bob 'your taxi is here' --to bob --confirm 5
     """
+    if confirm is not None and to is None:
+        raise click.UsageError("--confirm is for a message --to one subject")
 
     async def run() -> None:
         import trio
 
         async with connect() as relay:
+
+            async def say(text: str) -> None:
+                value = _parsed(text, as_json)
+                if to is None or confirm is None:
+                    await relay.publish(room, value, channel=channel, key=key, to=to)
+                else:
+                    await relay.deliver(room, value, to=to, timeout=confirm, channel=channel, key=key)
+
             if data is not None and data != "-":
-                await relay.publish(room, _parsed(data, as_json), channel=channel, key=key, to=to)
+                await say(data)
                 return
             # Abandoned by Ctrl-C: a thread that waits for a terminal cannot be woken.
             while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-                await relay.publish(room, _parsed(line.rstrip("\r\n"), as_json), channel=channel, key=key, to=to)
+                await say(line.rstrip("\r\n"))
 
     if data is None and sys.stdin.isatty():
         click.echo("publishing each line; Ctrl-D ends", err=True)
@@ -151,15 +169,18 @@ def _parsed(text: str, as_json: bool) -> Any:
 @click.argument("rooms", metavar="ROOM...", nargs=-1, required=True)
 @click.option("--last", default=0, metavar="N", type=click.IntRange(min=0), help="Begin with the last N messages.")
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
+@click.option("--delta", is_flag=True, help="Have the relay send only what has changed of a value, where a room can.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
 @client_options
-def sub(connect: Connect, rooms: tuple[str, ...], last: int, count: int | None, as_json: bool) -> None:
-    """Listen to rooms, until Ctrl-C.
+def sub(connect: Connect, rooms: tuple[str, ...], last: int, count: int | None, delta: bool, as_json: bool) -> None:
+    """Listen to rooms, or to all rooms of a pattern, until Ctrl-C.
 
     \b
     Examples:
       relay sub lobby --last 10
       relay sub 'chat:a' 'chat:b' --json | jq .data
+      relay sub 'sensors:*:temp'
+      relay sub state:game --delta --json | jq -c '[.key, .patch]'
     """
 
     async def run() -> None:
@@ -167,13 +188,14 @@ def sub(connect: Connect, rooms: tuple[str, ...], last: int, count: int | None, 
 
         async with connect() as relay:
             left = count
+            many = len(rooms) > 1 or "*" in rooms[0]
             pending: list[Any] = []
             for room in rooms:
-                pending += (await relay.join(room, last=last)).messages
+                pending += (await relay.join(room, last=last, delta=delta)).messages
             click.echo(f"listening to {' '.join(rooms)}; Ctrl-C ends", err=True)
             while left is None or left > 0:
                 event = pending.pop(0) if pending else await relay.receive()
-                click.echo(_as_json(event) if as_json else _as_text(event, len(rooms) > 1))
+                click.echo(_as_json(event) if as_json else _as_text(event, many))
                 if left is not None and isinstance(event, Message):
                     left -= 1
 
@@ -188,7 +210,7 @@ def _as_json(event: Any) -> str:
 
 
 def _as_text(event: Any, many: bool) -> str:
-    from relay.client import Bye, Expiring, Gap, Joined, Left, Message, Refusal
+    from relay.client import Bye, Expiring, Gap, Joined, Left, Message, Refusal, Renamed
     from relay.ops.logs import visible
 
     match event:
@@ -198,8 +220,10 @@ def _as_text(event: Any, many: bool) -> str:
             return visible(f"{room} {line}" if many else line)
         case Joined(room=room, subject=subject):
             return visible(f"* {subject} came to {room}")
-        case Left(room=room, subject=subject):
-            return visible(f"* {subject} left {room}")
+        case Left(room=room, subject=subject, reason=reason):
+            return visible(f"* {subject} left {room}" + (f": {reason}" if reason else ""))
+        case Renamed(room=room, to=to):
+            return visible(f"* {room} is called {to} now")
         case Gap(room=room, first=first, last=last, reason=reason):
             return visible(f"* lost in {room}: {first} to {last} ({reason})")
         case Expiring(seconds=seconds):
