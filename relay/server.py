@@ -123,8 +123,8 @@ class Server:
                 background.start_soon(run_timers, self.services.timers)
                 background.start_soon(run_wheel, self.services.wheel)
                 background.start_soon(run_lag, self.state.lag)
-                background.start_soon(run_alarm, [tenant.services.counters for tenant in self.parts.tenants.values()])
-                background.start_soon(run_sweep, [tenant.services.hub for tenant in self.parts.tenants.values()])
+                background.start_soon(run_alarm, self.parts.every_counters)
+                background.start_soon(run_sweep, self.parts.hubs)
                 if self.parts.store is not None:
                     background.start_soon(self.parts.store.run)
                 background.start_soon(run_look, self.parts.revoking.look)

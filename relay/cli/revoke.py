@@ -57,13 +57,15 @@ def revoke(
     """Revoke tokens of a running relay.
 
     Live sessions end at once (4401), and no such token is accepted any more. A token has to meet all conditions given.
-    Without auth.revocation_file a restart of the relay forgets it.
+    Without auth.revocation_file a restart of the relay forgets it. --subject alone means everybody of that name, in
+    every tenant and from every issuer: add --tenant or --issuer to mean one.
 
     \b
     Examples:
       relay revoke --jti 5f0c9a12                      one token
       relay revoke --subject ann --issued-before now   log Ann out everywhere; newer tokens are good
       relay revoke --subject mallory --for 7d          nothing of Mallory's for a week
+      relay revoke --subject ann --tenant acme         acme's Ann, and nobody else's
       relay revoke --issued-before 2026-11-24          every token from before that day
       relay revoke --list
       relay revoke --undo --jti 5f0c9a12

@@ -22,7 +22,8 @@ ABOUT: Final[dict[int, tuple[str, str, str, tuple[str, ...]]]] = {
         (),
     ),
     1001: (
-        "A restart or a deploy; as the client's own code: a page was closed or left.",
+        "A restart or a deploy, or a tenant that a reload has taken out; as the client's own code: a page was closed "
+        "or left.",
         "Reconnect after the delay of `bye`, else after a random one.",
         "Spread the return with server.drain_spread.",
         ("server.drain_timeout", "server.drain_spread"),

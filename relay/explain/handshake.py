@@ -223,13 +223,8 @@ TENANTS: Final = (
         "Let the proxy pass both on as they came.", status=421,
     ),
     Explanation(
-        "not_started", ("handshake",), "The token's tenant is new in the configuration and not served yet.",
-        "It came with a reload; tenants are started with the relay.",
-        "Retry later.", "Restart the relay.", status=503,
-    ),
-    Explanation(
         "no_such_tenant", ("api",), "No tenant of that name is served.",
-        "A misspelt name, or a tenant that waits for the next restart.",
+        "A misspelt name, or a tenant that a reload has taken out.",
         "Use a name that GET /api/v1/info lists.", "Nothing.", status=404,
     ),
 )  # fmt: skip

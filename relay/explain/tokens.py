@@ -161,7 +161,8 @@ ABOUT: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         ("auth.tickets.bind_address", "auth.tickets.ipv4_prefix", "auth.tickets.ipv6_prefix"),
     ),
     "token_wrong_tenant": (
-        "Several tenants share the issuer, and the claim that tells them apart names none of them.",
+        "Several tenants share the issuer, and the claim that tells them apart names none of them; or a reload has "
+        "taken the tenant out.",
         NEW,
         "Let the issuer put the tenant's name into the claim, or give the tenant an issuer of its own.",
         ("auth.claims.tenant",),

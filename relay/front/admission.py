@@ -19,7 +19,6 @@ from relay.auth.certificates import ClientCertificate
 from relay.auth.tokens import Identity
 from relay.delivery.tick import Tick
 from relay.errors import CLOSE_CODES, Rejected
-from relay.front.arrivals import Arrivals
 from relay.front.compression import Compression
 from relay.front.doors import HeaderRefused, Visit
 from relay.front.gate import Gate
@@ -63,8 +62,7 @@ class Admission:
         self.compression = Compression(services.counters)
         self.guard = Guard(state, services.counters)
         self.guests = Guests(state, services)
-        self.arrivals: dict[str, Arrivals] = {}
-        self.returning = Returning(state, self._arrivals)
+        self.returning = Returning(state)
         self.gate = Gate(state, services, self._reject)
 
     def take(self, nursery: trio.Nursery, sock: socket.socket, address: str) -> None:
@@ -337,7 +335,7 @@ class Admission:
         link = Link(services, transport, self.poller, self.tick, tenant.terms.engine, agreement)
         if session is None:
             assert arrival is not None
-            if self._arrivals(tenant).wanted:
+            if tenant.arrivals.wanted:
                 link.arrival = arrival
             protocol = compression.protocol(place.protocol, agreement, config)
             link.connection = make_connection(
@@ -355,16 +353,10 @@ class Admission:
         extension = agreement.response if agreement is not None else None
         return tenant, link, accept_response(upgrade, place.protocol.subprotocol, extension), place.last, guest
 
-    def _arrivals(self, tenant: Tenant) -> Arrivals:
-        found = self.arrivals.get(tenant.name)
-        if found is None:
-            found = self.arrivals[tenant.name] = Arrivals(tenant.services.plugins)
-        return found
-
     async def _announce(self, tenant: Tenant, arrival: Arrival, identity: Identity) -> None:
         """To the plugins that want to know. Raises Rejected; then the subject is not counted any more."""
         try:
-            await self._arrivals(tenant).arrive(arrival)
+            await tenant.arrivals.arrive(arrival)
         except BaseException:
             tenant.count_out(identity)
             raise
@@ -382,7 +374,7 @@ class Admission:
         if not isinstance(connection, Resuming):
             tenant.count_out(connection.identity)
         if link.arrival is not None:
-            self._arrivals(tenant).left(link.arrival, link.close_code)
+            tenant.arrivals.left(link.arrival, link.close_code)
         reason = connection.closing
         ours = link.close_reason is not None and (link.close_code != LOST or link.close_reason.setting is not None)
         code = link.close_reason.code if ours and link.close_reason is not None else link.close_code

@@ -5,7 +5,7 @@ Not here: what they decide. The one rule: who was asked is told, whatever happen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -18,10 +18,10 @@ STATUS: Final = {"internal": 500, "plugin_off": 503, "timeout": 503}
 
 
 class Arrivals:
-    """Of the plugins of one hub. Costs nothing where no plugin has such a hook."""
+    """Of the plugins of one hub, which may become others. Costs nothing where no plugin has such a hook."""
 
-    def __init__(self, plugins: Iterable[Supervised]) -> None:
-        self._plugins = list(plugins)
+    def __init__(self, plugins: Sequence[Supervised]) -> None:
+        self._plugins = plugins
 
     @property
     def wanted(self) -> bool:
@@ -55,7 +55,7 @@ class Arrivals:
         """It has gone. Raises nothing."""
         self._tell(self._plugins, arrival, code)
 
-    def _tell(self, plugins: list[Supervised], arrival: Arrival, code: int) -> None:
+    def _tell(self, plugins: Sequence[Supervised], arrival: Arrival, code: int) -> None:
         for plugin in plugins:
             if plugin.has_disconnect:
                 plugin.disconnect(arrival, code)

@@ -200,6 +200,9 @@ class Pages:
         links: dict[str, list[Link]] = {name: [] for name in totals}
         for link in self.state.links:
             name = link.connection.identity.tenant
+            tenant = self.state.tenants.get(name)
+            if tenant is None or link.services is not tenant.services:  # it was taken out, and its clients are going
+                continue
             links[name].append(link)
             if not link.finished:
                 total = totals[name]

@@ -111,7 +111,7 @@ def find_session(identity: Identity, place: Place, services: Services) -> Connec
     if len(connection.legs) + 1 >= services.config.limits.sockets_per_session:
         raise Rejected(
             429, "too_many_sockets", "this session has as many sockets as it may have",
-            retry_after=5.0, setting="limits.sockets_per_session",
+            retry_after=5.0, setting=services.named("limits.sockets_per_session"),
         )  # fmt: skip
     return connection
 

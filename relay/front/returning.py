@@ -7,11 +7,8 @@ its first socket to its end, whether it has a socket just now or not, and plugin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
 
 from relay.errors import Rejected
-from relay.front.arrivals import Arrivals
 from relay.front.place import Place, check_protocol
 from relay.front.state import State
 from relay.front.tenants import Tenant
@@ -26,13 +23,10 @@ WINDOW = "websocket.resume_window"
 
 
 class Returning:
-    """`arrivals` gives the plugins of a tenant that want to know who is there."""
+    """Of all tenants."""
 
-    def __init__(self, state: State, arrivals: Callable[[Tenant], Arrivals]) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._arrivals = arrivals
-        for tenant in state.tenants.values():
-            tenant.services.resumption.ended = partial(self._given_up, tenant)
 
     def find(self, upgrade: Upgrade, place: Place) -> Connection | None:
         """The session that a socket goes on with; None: it begins a new one, with the token it also brings.
@@ -59,25 +53,26 @@ class Returning:
         fields = {"session": connection.session, "subject": connection.subject, "address": address}
         log.info("connection lost, its session waits", extra={"fields": fields})
 
-    def _given_up(self, tenant: Tenant, connection: Connection, code: int, arrival: Arrival | None) -> None:
-        """A session without a socket has ended: its client did not come back, or it was closed meanwhile."""
-        tenant.count_out(connection.identity)
-        if arrival is not None:
-            self._arrivals(tenant).left(arrival, code)
-        reason = connection.closing
-        assert reason is not None
-        connection.note("closed", str(code), reason.setting, reason.reason, connection.home)
-        log.info(
-            "session closed",
-            extra={
-                "fields": {
-                    "session": connection.session,
-                    "subject": connection.subject,
-                    **({"tenant": tenant.name} if tenant.name else {}),
-                    "address": connection.address,
-                    "code": code,
-                    "reason": reason.reason,
-                    "setting": reason.setting,
-                }
-            },
-        )
+
+def given_up(tenant: Tenant, connection: Connection, code: int, arrival: Arrival | None) -> None:
+    """A session without a socket has ended: its client did not come back, or it was closed meanwhile."""
+    tenant.count_out(connection.identity)
+    if arrival is not None:
+        tenant.arrivals.left(arrival, code)
+    reason = connection.closing
+    assert reason is not None
+    connection.note("closed", str(code), reason.setting, reason.reason, connection.home)
+    log.info(
+        "session closed",
+        extra={
+            "fields": {
+                "session": connection.session,
+                "subject": connection.subject,
+                **({"tenant": tenant.name} if tenant.name else {}),
+                "address": connection.address,
+                "code": code,
+                "reason": reason.reason,
+                "setting": reason.setting,
+            }
+        },
+    )

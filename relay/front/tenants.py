@@ -8,11 +8,16 @@ reachable for another's; what all share (timers, poller, channels' names) holds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import trio
+
+from relay.auth.refusals import refuse
 from relay.auth.tokens import Identity
+from relay.config.schema import PluginTable
 from relay.errors import Rejected
+from relay.front.arrivals import Arrivals
 from relay.front.terms import Terms
 from relay.limits.counts import Counts
 from relay.plugin.supervisor import Supervised
@@ -22,40 +27,65 @@ if TYPE_CHECKING:
     from relay.front.state import State
 
 
+Tables: TypeAlias = dict[str, tuple[PluginTable, dict[str, Any]]]
+"""Tables of plugins, by name: the keys common to all, and the plugin's own."""
+
+
 @dataclass(slots=True)
 class Tenant:
-    """`subjects` counts the connections of each."""
+    """`tables` are those that its plugins were made from. `subjects` counts the connections of each."""
 
     name: str
     terms: Terms
     services: Services
     plugins: list[Supervised]
+    tables: Tables
     subjects: Counts
+    arrivals: Arrivals = field(init=False)
+    _left: trio.Event = field(default_factory=trio.Event)
+    """Set when somebody has left, where that is waited for."""
 
-    def adopt(self, terms: Terms) -> None:
-        """Other terms, from now on; who is inside stays."""
+    def __post_init__(self) -> None:
+        self.arrivals = Arrivals(self.plugins)
+
+    @property
+    def empty(self) -> bool:
+        """Nobody is inside, with or without a socket."""
+        return not self.subjects.total
+
+    async def until_empty(self) -> None:
+        while not self.empty:
+            self._left = trio.Event()
+            await self._left.wait()
+
+    def adopt(self, terms: Terms) -> bool:
+        """Other terms, from now on; who is inside stays. True: what those spend is counted otherwise."""
+        services = self.services
+        before = self.terms
         self.terms = terms
         self.subjects.limit = terms.config.limits.connections_per_subject
-        services = self.services
         services.config = terms.config
         services.message_rate = terms.message_rate
         services.byte_rate = terms.byte_rate
+        services.own_settings = terms.own_settings
         if terms.quotas is not services.quotas:
             terms.quotas.inherit(services.quotas)
             services.quotas = terms.quotas
         services.hub.most_rooms = terms.config.limits.rooms
+        services.hub.rooms_setting = services.named("limits.rooms") or ""
         services.hub.aliases.adopt(terms.config.aliases)
+        return terms.rates != before.rates
 
     def count_in(self, identity: Identity) -> None:
         """One more connection. Raises Rejected 503, 429. Whoever was counted in owes one `count_out`."""
-        most = self.terms.config.limits.max_connections
-        if most and self.services.counters.connections >= most:
-            table = f"tenants.{self.name}.limits" if self.name else "limits"
-            raise Rejected(503, "full", "this server is full", retry_after=5.0, setting=f"{table}.max_connections")
+        most, services = self.terms.config.limits.max_connections, self.services
+        if most and services.counters.connections >= most:
+            setting = services.named("limits.max_connections")
+            raise Rejected(503, "full", "this server is full", retry_after=5.0, setting=setting)
         if not self.subjects.enter(identity.subject):
             raise Rejected(
                 429, "too_many_of_subject", "this subject has as many connections as it may have",
-                retry_after=10.0, setting="limits.connections_per_subject",
+                retry_after=10.0, setting=services.named("limits.connections_per_subject"),
             )  # fmt: skip
 
     def check_origin(self, origin: str | None, host: str | None, tls: bool) -> None:
@@ -65,6 +95,8 @@ class Tenant:
 
     def count_out(self, identity: Identity) -> None:
         self.subjects.leave(identity.subject)
+        if self.empty:
+            self._left.set()
 
 
 class WrongTenant(Rejected):
@@ -79,12 +111,11 @@ class WrongTenant(Rejected):
 def tenant_of(state: State, identity: Identity, owner: str | None, home: str = "") -> Tenant:
     """The tenant a token lets into. `owner`: whose host the client came to; `home`: the room in its address.
 
-    Raises Rejected: 403 for another's host, 503 for a tenant that a reload has brought and a restart will start.
+    Raises Rejected: 403 for another's host, 401 for a tenant that a reload has taken out while its token was looked at.
     """
     if not state.rules.hosts.admits(identity.tenant, owner):
         raise WrongTenant(identity.tenant, home)
     tenant = state.tenants.get(identity.tenant)
     if tenant is None:
-        why = "this tenant is served after the next restart"
-        raise Rejected(503, "not_started", why, retry_after=30.0, setting=f"tenants.{identity.tenant}")
+        raise refuse("token_wrong_tenant", "the token's tenant is not served any more", f"tenants.{identity.tenant}")
     return tenant

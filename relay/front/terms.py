@@ -30,6 +30,10 @@ class Terms:
         else:
             self.origins = OriginPolicy(config.auth.allowed_origins)
         limits = config.limits
+        self.own_settings: dict[str, str] = {
+            f"limits.{key}": f"tenants.{tenant}.limits.{key}" for key in (own.limits if own is not None else ())
+        }
+        """How the limits are called that its own table decides."""
         self.engine = EngineLimits(
             limits.message_bytes,
             limits.fragments,
@@ -39,6 +43,11 @@ class Terms:
         self.message_rate = Rate(limits.messages_per_second, limits.messages_burst)
         self.byte_rate = Rate(limits.bytes_per_second, limits.bytes_burst)
         self.quotas = compile_quotas(config.quotas, tenant)
+        self.rates = (
+            config.quotas, limits.messages_per_second, limits.messages_burst, limits.bytes_per_second,
+            limits.bytes_burst,
+        )  # fmt: skip
+        """All by which it is counted what a connection spends."""
 
 
 class Hosts:

@@ -17,6 +17,7 @@ from relay.delivery.channels import Lane
 from relay.delivery.outbox import put_all
 from relay.delivery.tick import Tick
 from relay.errors import CloseCode, CloseReason
+from relay.limits.pace import Pace
 from relay.net.deflate import Agreement
 from relay.net.deflating import make_writer
 from relay.net.poller import Poller
@@ -84,16 +85,23 @@ class Link(Reader):
         self._started = True
         self.engine.message = self.connection.message
         self._producer = self.connection.main
-        spending = self.connection.main.spending
-        if spending is not None:
-            self._pace = spending.pace()
-            self._step = self._pace.messages_step
-            self.writer.shape = spending.shape()
+        if self.connection.main.spending is not None:
+            self.pace_anew()
         self._poller.add(self.transport.fd, self)
         self.services.wheel.add(self)
         self.connection.start(last)
         if early:
             self.take(early)
+
+    def pace_anew(self) -> None:
+        """Reads and writes by the rates and quotas that are in force now."""
+        services, spending = self.services, self.connection.main.spending
+        if spending is None:
+            self._pace = Pace(services.message_rate, services.byte_rate)
+        else:
+            self._pace = spending.pace()
+            self.writer.shape = spending.shape()
+        self._step = self._pace.messages_step
 
     def take(self, early: bytes) -> None:
         """What was read before the session began."""

@@ -84,10 +84,16 @@ class Certificates:
         """When the first certificate in use expires: Unix time in seconds."""
         return self._current.expires_at
 
-    def reload(self, settings: TLS | None = None) -> None:
+    def reload(self, settings: TLS | None = None, *, notes_names: bool | None = None) -> None:
         """Read all files again, by new settings if given, and swap. Raises ConfigError: then all stays as it was."""
         settings = settings or self._settings
-        self._current = self._read(settings)
+        before = self.notes_names
+        self.notes_names = before if notes_names is None else notes_names
+        try:
+            self._current = self._read(settings)
+        except ConfigError:
+            self.notes_names = before
+            raise
         self._settings = settings
 
     def _read(self, settings: TLS) -> _Generation:

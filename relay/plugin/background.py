@@ -33,28 +33,43 @@ class Background:
         self._early: list[Task] = []  # what was spawned before there was a nursery
         self._running: trio.CancelScope | None = None
         self._renewed = trio.Event()
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Each version of the plugin has a nursery of its own."""
+        """Until cancelled, or told to `end`. Each version of the plugin has a nursery of its own."""
         owner = self._owner
         told = False
         try:
-            while True:
-                self._renewed = trio.Event()
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    if owner.has_run and not owner.off:
-                        nursery.start_soon(self.run)
-                    for task in self._early:
-                        nursery.start_soon(self._guarded, task)
-                    self._early.clear()
-                    if not told:
-                        told = True
-                        task_status.started()
-                    await self._renewed.wait()
-                    nursery.cancel_scope.cancel()
+            with self._scope:
+                while True:
+                    self._renewed = trio.Event()
+                    async with trio.open_nursery() as nursery:
+                        self._nursery = nursery
+                        if owner.has_run and not owner.off:
+                            nursery.start_soon(self.run)
+                        for task in self._early:
+                            nursery.start_soon(self._guarded, task)
+                        self._early.clear()
+                        if not told:
+                            told = True
+                            task_status.started()
+                        await self._renewed.wait()
+                        nursery.cancel_scope.cancel()
         finally:
-            owner.handle.stop_timers()
+            self.close()
+
+    async def end(self) -> None:
+        """All of it is cancelled, and has ended. `serve` must have been started."""
+        self._scope.cancel()
+        await self._over.wait()
+
+    def close(self) -> None:
+        """Nothing runs any more, and nothing will."""
+        self._nursery = None
+        self._early.clear()
+        self._over.set()
+        self._owner.handle.stop_timers()
 
     def renew(self) -> None:
         """The plugin is another version from now on: what the old one runs is cancelled."""
@@ -76,7 +91,9 @@ class Background:
             self._running = None
 
     def spawn(self, task: Task) -> None:
-        """Starts a task of the plugin; what it raises is the plugin's failure."""
+        """Starts a task of the plugin; what it raises is the plugin's failure. Of one that has ended nothing starts."""
+        if self._over.is_set():
+            return
         self.tasks += 1
         if self._nursery is None:
             self._early.append(task)

@@ -60,6 +60,7 @@ class Faults:
         self._rest = 0.0  # seconds of the last rest, and when it ended or will
         self._rested_at = float("-inf")
         self._resting: Any = None  # the timer of its end
+        self._retrying: Any = None  # that of being switched on again
 
     def raise_for(self, hook: str, room: Room | None, problem: Exception) -> NoReturn:
         """Turns what came out of a hook into what the sender is told. Raises Refused."""
@@ -143,6 +144,13 @@ class Faults:
             self.off = False
             self._switched()
 
+    def end(self) -> None:
+        """The plugin is no more: no timer of it is left."""
+        for timer in (self._resting, self._retrying):
+            if timer is not None:
+                timer.cancel()
+        self._resting = self._retrying = None
+
     def _switch_off(self) -> None:
         if self.off:
             return
@@ -158,7 +166,7 @@ class Faults:
             extra={"fields": {"plugin": self.name, "setting": "supervision.failures"}},
         )
         if retry and self.schedule is not None:
-            self.schedule(retry, self._switch_on)
+            self._retrying = self.schedule(retry, self._switch_on)
             self._retry = min(2 * self._retry, LONGEST_RETRY)
 
     def _take_rest(self, now: float) -> None:

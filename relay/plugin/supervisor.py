@@ -273,6 +273,20 @@ class Supervised:
         self.faults.renewed()
         self._bind()
 
+    async def end(self) -> None:
+        """It is taken out: what it runs has ended, and no timer of it is left. Nobody calls it any more."""
+        await self.background.end()
+        self._forget()
+
+    def discard(self) -> None:
+        """As `end`, of one that never ran."""
+        self.background.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.faults.end()
+        self._watchdog.forgets(self.title)
+
     # In front of other plugins' rooms.
 
     def has_filter(self, name: str) -> bool:

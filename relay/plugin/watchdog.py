@@ -85,6 +85,7 @@ class Watchdog(trio.abc.Instrument):
         self._stalls[ITSELF] += 0  # all keys are there before the thread starts: a reader may iterate while it counts
         self._clock = clock
         self._files: dict[str, str] = {}  # a plugin's source file -> the plugin: names async hooks and background tasks
+        self._known: dict[str, dict[str, None]] = {}  # all plugins of a file
         self._interrupt_after = interrupt
         self._interrupt = Interrupt(self._files)
         self._turns = 0
@@ -95,8 +96,20 @@ class Watchdog(trio.abc.Instrument):
 
     def knows(self, file: str, plugin: str) -> None:
         """Code in `file` belongs to `plugin`. Two tables may share a file; then the first one is named."""
-        self._files.setdefault(file, plugin)
+        known = self._known.setdefault(file, {})
+        known[plugin] = None
+        self._files[file] = next(iter(known))
         self._stalls[plugin] += 0
+
+    def forgets(self, plugin: str) -> None:
+        """There is no such plugin any more."""
+        for file, known in list(self._known.items()):
+            known.pop(plugin, None)
+            if known:
+                self._files[file] = next(iter(known))
+            else:
+                del self._known[file], self._files[file]
+        self._stalls.pop(plugin, None)
 
     def __enter__(self) -> Watchdog:
         if self.stall > 0:

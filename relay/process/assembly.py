@@ -1,50 +1,37 @@
 """Everything of one relay, put together from a configuration. Nothing listens yet, nothing runs.
 
-Not here: tasks (server, clocks), and what a reload changes (reload). The one rule: all that is wrong with a
-configuration is found before anything is started, and told at once.
+Not here: tasks (server, clocks), one tenant (founding), and what a reload changes (reload). The one rule: all that is
+wrong with a configuration is found before anything is started, and told at once.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-import trio
-
-from relay import __version__
-from relay.auth.refusals import refuse
 from relay.auth.revocation import Revocations
-from relay.auth.tokens import Identity
 from relay.config.loader import LoadedConfig
 from relay.config.schema import Config, tenants_of
 from relay.counters import Counters
-from relay.decisions import Decisions, Feed
+from relay.decisions import Decisions
 from relay.delivery.channels import Channels
 from relay.errors import ConfigError, ConfigProblem
 from relay.front.revoking import Revoking, read_at_start
 from relay.front.state import Rules, State, located
 from relay.front.tenants import Tenant
-from relay.limits.counts import AddressLimits, Counts
+from relay.limits.counts import AddressLimits
 from relay.limits.failures import Failures
 from relay.limits.pending import Pending
 from relay.net.listener import check_congestion
 from relay.net.tls import Certificates
-from relay.plugin.crew import supervise
-from relay.plugin.faults import Schedule
-from relay.plugin.loader import LoadedPlugin, load_tenant_plugins
-from relay.plugin.routing import build_router
+from relay.plugin.loader import LoadedPlugin
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
-from relay.rooms.archive import Archive
+from relay.process.founding import Founded, Founder
 from relay.rooms.hub import Hub
-from relay.rooms.journal import Journal
-from relay.session import joining, patterns
-from relay.session.services import KeyFetch, Services
-from relay.session.timers import Timer, Timers, Wheel
+from relay.session.services import Services
 from relay.session.work import Spawn
 from relay.store.sqlite import SqliteStore
 
@@ -55,18 +42,21 @@ log = logging.getLogger("relay")
 class Assembly:
     """A relay that does not run. `config` is what it was made from; what a reload brings is in `state.rules`.
 
-    `tenants` has "" first, whose `services` and `hub` are there by these names too.
+    `tenants` has "" first, whose `services` and `hub` are there by these names too. `leaving` are those that a reload
+    has taken out, and that are not gone yet.
     """
 
     config: Config
     counters: Counters
     channels: Channels
     watchdog: Watchdog
+    founder: Founder
     state: State
     services: Services
     tenants: dict[str, Tenant]
     store: SqliteStore | None
     revoking: Revoking
+    leaving: list[Tenant] = field(default_factory=list)
 
     @property
     def hub(self) -> Hub:
@@ -83,22 +73,21 @@ class Assembly:
         """Those of all tenants."""
         return [plugin for tenant in self.tenants.values() for plugin in tenant.plugins]
 
+    def hubs(self) -> list[Hub]:
+        return [tenant.services.hub for tenant in self.tenants.values()]
+
+    def every_counters(self) -> list[Counters]:
+        return [tenant.services.counters for tenant in self.tenants.values()]
+
 
 def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     """`spawn` starts what a connection has to wait for. Raises ConfigError with all that keeps it from starting."""
     config = loaded.config
     channels = Channels(config.channels)
     counters = Counters()
-    timers = Timers()
     watchdog = Watchdog(counters, config.supervision.stall, interrupt=config.supervision.interrupt)
-
-    def schedule(seconds: float, action: Callable[[], None]) -> Timer:
-        return timers.at(trio.current_time() + seconds, action)
-
-    names = ["", *config.tenants]
-    hubs = {name: _make_hub(config, channels, name, schedule) for name in names}
-    every = {name: counters if not name else Counters() for name in names}
-    plugins: dict[str, list[Supervised]] = {}
+    decisions = Decisions(config.internal.recent_decisions, time.time)
+    founder = Founder(config, channels, counters, watchdog, decisions, spawn)
     problems = []
     revocations = Revocations(config.auth.max_revocations)
     try:
@@ -110,137 +99,50 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     except ConfigError as error:
         problems += error.problems
     try:
-        named = any(tenant.hosts for tenant in config.tenants.values())
         certificates = (
-            None if config.server.insecure_plaintext else Certificates(config.tls, loaded.base, notes_names=named)
+            None
+            if config.server.insecure_plaintext
+            else Certificates(config.tls, loaded.base, notes_names=hosts_are_named(config))
         )
     except ConfigError as error:
         problems += located(error, loaded)
-
+    founded: list[Founded] = []
     top: list[LoadedPlugin] | None = None  # looked for once: the tenants without tables of their own have the same
-    for name in _inhabited(config):
+    inhabited = _inhabited(config)
+    for name in ["", *config.tenants]:
         try:
-            if loaded.tables_of(name)[0]:
-                found = load_tenant_plugins(loaded, name, channels)
+            if name not in inhabited:
+                found: list[LoadedPlugin] = []
+            elif loaded.tables_of(name)[0]:
+                found = founder.plugins_of(loaded, name)
             else:
-                found = top = load_tenant_plugins(loaded, "", channels) if top is None else top
-            plugins[name] = _make_plugins(loaded, found, name, hubs[name], every[name], watchdog, schedule)
+                found = top = founder.plugins_of(loaded, "") if top is None else top
+            founded.append(founder.found(loaded, name, found))
         except ConfigError as error:
             problems += error.problems
     if problem := check_congestion(config.outbox.congestion):
         problems.append(ConfigProblem(loaded.where("outbox.congestion"), "outbox.congestion", problem))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    for name, hub in hubs.items():
-        hub.router = build_router(plugins.get(name, ()))
-    store = _open_store(loaded, hubs.values())
+    store = _open_store(loaded, [one.hub for one in founded])
     limits = config.limits
     state = State(rules, certificates, AddressLimits(limits), revocations, Failures(limits), Pending(limits))
-    wheel = Wheel(config.websocket.heartbeat, config.websocket.heartbeat_timeout)
-    decisions = Decisions(config.internal.recent_decisions, time.time)
-
-    def key_fetch(issuer: str) -> KeyFetch | None:
-        fetcher = state.rules.fetchers.get(issuer)
-        return None if fetcher is None else fetcher.wait_for_kid
-
-    for name in names:
-        services = Services(
-            config,
-            hubs[name],
-            channels,
-            every[name],
-            timers,
-            wheel,
-            time.time,
-            trio.current_time,
-            spawn,
-            partial(_verify, state, name),
-            rules.message_rate,
-            rules.byte_rate,
-            __version__,
-            key_fetch=key_fetch,
-            bad_token=state.not_authenticated,
-            check_revoked=revocations.check,
-            quotas=rules.terms[name].quotas,
-            decisions=decisions.of_tenant(name) if name else decisions,
-        )
-        services.plugins = plugins.get(name, [])
-        _let_hear(services, schedule)
-        tenant = state.tenants[name] = Tenant(name, rules, services, plugins.get(name, []), Counts(0))
-        tenant.adopt(rules.terms[name])
+    for one in founded:
+        founder.settle(one, state)
     services = state.tenants[""].services
     revoking = Revoking(state, state.sessions, time.time, seen)
-    return Assembly(config, counters, channels, watchdog, state, services, state.tenants, store, revoking)
+    return Assembly(config, counters, channels, watchdog, founder, state, services, state.tenants, store, revoking)
 
 
-def _let_hear(services: Services, schedule: Schedule) -> None:
-    """Plugins that ask for it hear of what is decided in their tenant."""
-    listeners = [plugin.decisions for plugin in services.plugins if plugin.hears_decisions]
-    if listeners:
-        services.decisions.feed = Feed(schedule)
-        services.decisions.feed.listeners += listeners
-
-
-def _verify(state: State, tenant: str, token: str) -> Identity:
-    """For a session of that tenant, by the rules in force now: a reload swaps them. Raises Rejected."""
-    identity = state.rules.verify(token)
-    if identity.tenant != tenant:
-        raise refuse("token_wrong_issuer", setting="auth.issuers")
-    return identity
+def hosts_are_named(config: Config) -> bool:
+    """Whether it has to be known which name a client asked for in TLS."""
+    return any(tenant.hosts for tenant in config.tenants.values())
 
 
 def _inhabited(config: Config) -> list[str]:
     """The tenants that any token can be of: where all issuers are tenants', nobody is outside them."""
     found = tenants_of(config.auth, config.tenants)
     return [*([""] if any("" in names for names in found.values()) else []), *config.tenants]
-
-
-def _make_hub(
-    config: Config, channels: Channels, tenant: str, schedule: Callable[[float, Callable[[], None]], Timer]
-) -> Hub:
-    memory = config.history
-    hub = Hub(
-        channels,
-        lambda room: None,
-        clock=time.time,
-        new_epoch=lambda: secrets.token_urlsafe(6),
-        part_bytes=config.outbox.part_bytes,
-        archive=Archive(memory.memory_bytes),
-        journal=Journal(memory.queue_bytes, tenant) if memory.file else None,
-        receipts=(memory.receipts, memory.receipt_seconds),
-        schedule=schedule,
-    )
-    hub.on_removed = joining.removed  # type: ignore[assignment]
-    hub.on_renamed = joining.renamed  # type: ignore[assignment]
-    hub.watching.ended = patterns.ended  # type: ignore[assignment]
-    return hub
-
-
-def _make_plugins(
-    loaded: LoadedConfig,
-    found: list[LoadedPlugin],
-    tenant: str,
-    hub: Hub,
-    counters: Counters,
-    watchdog: Watchdog,
-    schedule: Schedule,
-) -> list[Supervised]:
-    """Raises ConfigError."""
-    config = loaded.config
-    try:
-        return supervise(
-            found,
-            hub,
-            counters=counters,
-            watchdog=watchdog,
-            supervision=config.supervision,
-            hook_timeout=config.timeouts.hook,
-            tenant=tenant,
-            schedule=schedule,
-        )
-    except ConfigError as error:
-        before, _ = loaded.tables_of(tenant)
-        raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
 
 
 def _open_store(loaded: LoadedConfig, hubs: Iterable[Hub]) -> SqliteStore | None:

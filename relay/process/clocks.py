@@ -6,7 +6,7 @@ Not here: what is due (session/timers). The one rule: a bug in what is due costs
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import trio
@@ -93,12 +93,13 @@ async def run_lag(lag: Lag) -> None:
         lag.add(now - due, now)
 
 
-async def run_alarm(every: Sequence[Counters]) -> None:
+async def run_alarm(every: Callable[[], Iterable[Counters]]) -> None:
     """Says when more than one of a hundred urgent messages waited longer than the config promises."""
-    seen: list[dict[str, tuple[int, int]]] = [{} for _ in every]
+    seen: dict[int, tuple[Counters, dict[str, tuple[int, int]]]] = {}
     while True:
         await trio.sleep(ALARM_EVERY)
-        for counters, before in zip(every, seen, strict=True):
+        seen = {id(counters): seen.get(id(counters), (counters, {})) for counters in every()}
+        for counters, before in seen.values():
             _alarm(counters, before)
 
 
@@ -113,9 +114,14 @@ def _alarm(counters: Counters, seen: dict[str, tuple[int, int]]) -> None:
             log.warning("urgent messages are late", extra={"fields": fields})
 
 
-async def run_sweep(hubs: Sequence[Hub]) -> None:
+async def run_sweep(hubs: Callable[[], Iterable[Hub]]) -> None:
     """Forgets what rooms that nobody is in have remembered long enough."""
     while True:
         await trio.sleep(SWEEP_EVERY)
-        for hub in hubs:
-            hub.archive.sweep(hub.clock())
+        _sweep(hubs())
+
+
+def _sweep(hubs: Iterable[Hub]) -> None:
+    """By itself, so that nobody holds a hub meanwhile that is taken out."""
+    for hub in hubs:
+        hub.archive.sweep(hub.clock())

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Sequence
 
 import trio
 
 from relay.config import schema
 from relay.errors import CloseCode, CloseReason
 from relay.front.state import State
+from relay.net.link import Link
 
 log = logging.getLogger("relay")
 
@@ -27,10 +29,15 @@ async def drain(state: State, config: schema.Server, connections: trio.Nursery) 
         tenant.services.resumption.end_all(CloseReason(CloseCode.GOING_AWAY, "the server is going away"))
     links = list(state.links)
     log.info("draining", extra={"fields": {"connections": len(links), "seconds": config.drain_timeout}})
+    await dismiss(links, "the server is going away", config.drain_spread)
+
+
+async def dismiss(links: Sequence[Link], why: str, spread: float, setting: str | None = None) -> None:
+    """Tells each to go, and to come back after a time of its own within `spread` seconds."""
     for number, link in enumerate(links):
-        after = round(random.uniform(0, config.drain_spread), 1)  # noqa: S311 - not a secret
+        after = round(random.uniform(0, spread), 1)  # noqa: S311 - not a secret
         link.connection.close(
-            CloseReason(CloseCode.GOING_AWAY, "the server is going away", reconnect_after=after, reconnect_jitter=1.0)
+            CloseReason(CloseCode.GOING_AWAY, why, setting, reconnect_after=after, reconnect_jitter=1.0)
         )
         if number % 100 == 99:
             await trio.lowlevel.checkpoint()

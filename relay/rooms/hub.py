@@ -58,6 +58,7 @@ class Hub:
         self.part_bytes = part_bytes
         self.most_rooms = 0
         """Rooms open at once; 0: any number."""
+        self.rooms_setting = "limits.rooms"
         self.archive: Final = archive if archive is not None else Archive()
         self.journal: Final = journal
         self._receipts = receipts
@@ -87,7 +88,7 @@ class Hub:
             if owner is None:
                 raise Refused("no_such_room", setting="plugins")
             if self.most_rooms and len(self.rooms) >= self.most_rooms:
-                raise Refused("too_many_open_rooms", retry_after=5.0, setting="limits.rooms")
+                raise Refused("too_many_open_rooms", retry_after=5.0, setting=self.rooms_setting)
             rule, handler = owner
             self.standing.check(name, self.clock())
             if rule.max_rooms and self.open_of.get(rule.plugin, 0) >= rule.max_rooms:

@@ -224,7 +224,7 @@ class Connection:
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the first reason wins. Rooms are left at once, what waits is still sent."""
         if self.closing is None:
-            self.closing = reason
+            self.closing = reason = self.services.reason(reason)
             self.depart()
             self.end_legs(reason)
             self.wire.close(reason, self.protocol.bye(reason))
@@ -294,6 +294,8 @@ class Connection:
             self.answer(self.protocol.ok(request, result))
 
     def refuse(self, request: RequestId, refused: Refused) -> None:
+        if not refused.plugin:  # else it may be one object for all tenants
+            refused.setting = self.services.named(refused.setting)
         self.services.counters.refused[refused.code if refused.code in requests.KNOWN_CODES else "plugin"] += 1
         self.note("refused", refused.code, refused.setting, refused.message, refused.room or self.home, refused.plugin)
         if self.closing is None:
@@ -330,9 +332,10 @@ class Connection:
         count: int = 1,
     ) -> None:  # fmt: skip
         """Keeps what was decided against this session, for whoever asks why."""
-        self.services.decisions.add(
-            kind, code, setting=setting, session=self.session, subject=self.subject, address=self.address, room=room,
-            plugin=plugin, detail=detail, count=count,
+        services = self.services
+        services.decisions.add(
+            kind, code, setting=services.named(setting), session=self.session, subject=self.subject,
+            address=self.address, room=room, plugin=plugin, detail=detail, count=count,
         )  # fmt: skip
 
     def count_drops(self, room: str, channel: str, reason: str, count: int) -> str:

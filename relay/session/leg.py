@@ -60,7 +60,7 @@ class Leg:
 
     def close(self, reason: CloseReason) -> None:
         if self.closing is None:
-            self.closing = reason
+            self.closing = reason = self.main.services.reason(reason)
             self.depart()
             self.wire.close(reason, None)
 

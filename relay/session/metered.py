@@ -32,6 +32,19 @@ def make_connection(
     return connection
 
 
+def renew_quotas(connection: Connection) -> None:
+    """Other quotas are in force, and hold for this connection too, as far as its kind allows: one whose messages are
+    not counted does not become one whose are.
+    """
+    spending = connection.spending
+    if spending is not None:
+        spending.renew()
+    elif connection.services.quotas.early:
+        connection.spending = Spending(connection)
+    if isinstance(connection, Metered):
+        connection.count_anew()
+
+
 class Metered(Connection):
     """Counts what comes before it is looked at, what is published before it is, and what is sent before it waits."""
 
@@ -47,6 +60,9 @@ class Metered(Connection):
         self._toll: Toll | None = None
         if spending.quotas.delivered:
             self.outbox = self._toll = Toll(self.outbox, spending.delivered)
+
+    def count_anew(self) -> None:
+        self._each = self._spending.bounds(self._spending.quotas.each)
 
     def message(self, opcode: int, payload: bytes) -> None:
         if self._each and self.closing is None:

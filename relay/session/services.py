@@ -5,8 +5,8 @@ Not here: anything about one connection.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from relay.auth.tokens import Identity
@@ -14,6 +14,7 @@ from relay.config.schema import Config
 from relay.counters import Counters
 from relay.decisions import Decisions
 from relay.delivery.channels import Channels
+from relay.errors import CloseReason
 from relay.limits.buckets import Rate
 from relay.limits.quotas import Quotas
 from relay.plugin.supervisor import Supervised
@@ -69,3 +70,14 @@ class Services:
     """Whose message is being handled just now: who waits if its readers cannot keep up."""
     quotas: Quotas = field(default_factory=Quotas)
     """In force for connections that come from now on."""
+    own_settings: Mapping[str, str] = field(default_factory=dict)
+    """Keys of limits that a tenant's own table decides: "limits.rooms" is "tenants.acme.limits.rooms" there."""
+
+    def named(self, setting: str | None) -> str | None:
+        """A config key as it is called here."""
+        return self.own_settings.get(setting or "", setting)
+
+    def reason(self, reason: CloseReason) -> CloseReason:
+        """The same, with its config key as it is called here."""
+        setting = self.named(reason.setting)
+        return reason if setting == reason.setting else replace(reason, setting=setting)

@@ -147,6 +147,22 @@ class Spending:
         bounds = self.bounds(self.quotas.shaped)
         return Shape(bounds) if bounds else None
 
+    def renew(self) -> None:
+        """Other quotas are in force. What is declared as before goes on as before; the rest begins anew."""
+        services = self._connection.services
+        held, self._held = self._held, {}
+        self.quotas = services.quotas
+        self._published.clear()
+        self._delivered.clear()
+        rules = {rule.name: rule for rule in self.quotas.rules}
+        now = services.monotonic()
+        for (name, key), (rule, bucket) in held.items():
+            same = rules.get(name)
+            if same is not None and same.table == rule.table:
+                self._held[name, key] = same, bucket
+            else:
+                rule.buckets.let_go(key, bucket, now)
+
     def end(self) -> None:
         """The connection is gone; what it has spent of shared buckets is not."""
         if self._timer is not None:

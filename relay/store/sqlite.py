@@ -127,6 +127,23 @@ class SqliteStore:
             loaded += 1
         return loaded
 
+    async def release(self, hub: Hub) -> None:
+        """What a hub has queued is written, or cannot be; from then on nothing of it is."""
+        journal = hub.journal
+        if journal is None:
+            return
+        written = trio.Event()
+        journal.afterwards(written.set, lambda refused: written.set())
+        await written.wait()
+        self.let_go(hub)
+
+    def let_go(self, hub: Hub) -> None:
+        """The contrary of `load`, of a hub that has nothing queued."""
+        if hub.journal is not None and hub.journal in self._journals:
+            self._journals.remove(hub.journal)
+            hub.archive.forgotten = None
+            hub.journal.wake = lambda: None
+
     def _messages(self, space: str, room: str, floor: int) -> Iterable[Message]:
         rows = self._db.execute(
             "SELECT offset, at, sender, channel, key, subject, kind, data FROM messages"
@@ -162,7 +179,7 @@ class SqliteStore:
             self._db.close()
 
     async def _write_all(self) -> None:
-        for journal in self._journals:
+        for journal in list(self._journals):
             if len(journal):
                 entries = journal.take()
                 problem = await trio.to_thread.run_sync(self._commit, _batches(journal.space, entries))

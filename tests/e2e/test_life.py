@@ -96,6 +96,34 @@ async def test_sighup_with_a_broken_configuration_changes_nothing(tmp_path: Path
             assert "mesage_bytes" in relay.log
 
 
+async def test_sighup_with_other_rates_and_quotas_holds_for_who_is_inside(tmp_path: Path) -> None:
+    tables: dict[str, dict[str, object]] = {"limits": {"slow_down": 0.5}}
+    with trio.fail_after(PATIENCE):
+        async with (
+            running_relay(tmp_path, tables) as relay,
+            trio_client(relay, "/rooms/echo:a", relay.token("ann")) as ann,
+            trio_client(relay, "/ws", relay.token("bob"), ["relay.v1.json"]) as bob,
+        ):
+            for _ in range(50):
+                await ann.say("hello")
+                assert await ann.hear() == "hello"
+            assert json.loads(await bob.hear())["t"] == "hello"
+            tables["limits"] |= {"messages_per_second": 1, "messages_burst": 5}
+            relay.configure({**tables, "quotas.joins": {"counts": "joins", "per": "connection", "rate": 1, "burst": 2}})
+            relay.process.send_signal(signal.SIGHUP)
+            await relay.until_log("reloaded")
+            await request(relay, "/healthz")  # whoever was to be told has been
+            for number in range(3):
+                await bob.say(json.dumps({"t": "join", "id": number, "room": f"echo:{number}"}))
+            answers = [json.loads(await bob.hear()) for _ in range(3)]
+            assert [answer.get("limit") for answer in answers] == [None, None, "quotas.joins"]
+            for _ in range(20):
+                await ann.say("hello")
+            reason = await closed(ann)
+            assert reason.code == 4229
+            assert "limits.messages_per_second" in reason.reason
+
+
 async def test_an_expired_token_ends_its_connection_with_4401(relay: RelayProcess) -> None:
     with trio.fail_after(PATIENCE):
         # 10 s of leeway: this token is accepted for two more seconds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import ssl
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from tests.e2e.harness import UPGRADE, Answer, RelayProcess, _exchange, bearer, request, running_relay
 
@@ -138,6 +139,12 @@ async def talker(
             await trio.aclose_forcefully(stream)
 
 
+async def reloaded(relay: RelayProcess, tables: dict[str, Any], said: str = "reloaded") -> dict[str, Any]:
+    relay.configure(tables)
+    relay.process.send_signal(signal.SIGHUP)
+    return await relay.until_log(said)
+
+
 async def test_the_same_people_in_the_same_rooms_of_two_tenants_do_not_meet(relay: RelayProcess):
     async with (
         talker(relay, "acme") as (ann, _),
@@ -228,7 +235,7 @@ async def test_a_tenant_has_limits_of_its_own(relay: RelayProcess):
         assert (await ann.ask("join", room="chat:1"))["t"] == "ok"
         assert (await bob.ask("join", room="chat:2"))["t"] == "ok"
         refused = await ann.ask("join", room="chat:3")
-        assert (refused["code"], refused["limit"]) == ("too_many_open_rooms", "limits.rooms")
+        assert (refused["code"], refused["limit"]) == ("too_many_open_rooms", "tenants.acme.limits.rooms")
         async with talker(relay, "acme", "cid"):
             full = await handshake(relay, "/ws", token(relay, "acme"), "acme.test")
             assert (full.status, full.json()["setting"]) == (503, "tenants.acme.limits.max_connections")
@@ -236,6 +243,26 @@ async def test_a_tenant_has_limits_of_its_own(relay: RelayProcess):
                 for number in range(3):
                     assert (await other.ask("join", room=f"chat:{number}"))["t"] == "ok"
     assert (await handshake(relay, "/ws", token(relay, "acme"), "acme.test")).status == 101
+
+
+async def test_whoever_is_refused_hears_which_table_decided(relay: RelayProcess):
+    own = {"message_bytes": 1000, "connections_per_subject": 1}
+    await reloaded(relay, overrides(shared={"hosts": ["shared.test"], "limits": own}))
+    async with talker(relay, "shared") as (ann, _):
+        again = await handshake(relay, "/ws", token(relay, "shared"), "shared.test")
+        assert (again.status, again.json()["setting"]) == (429, "tenants.shared.limits.connections_per_subject")
+        not_its_own = await ann.ask("join", room="chat:" + "x" * 300)
+        assert (not_its_own["code"], not_its_own["limit"]) == ("bad_room", "limits.room_name_bytes")
+        await ann.connection.send_message("x" * 1001)
+        bye = json.loads(await ann.connection.get_message())
+        assert (bye["code"], bye["limit"]) == (1009, "tenants.shared.limits.message_bytes")
+    line = await relay.until_log("connection closed", code=1009)
+    assert line["setting"] == "tenants.shared.limits.message_bytes"
+    answer = await request(relay, "/api/v1/decisions?kind=closed", bearer(KEY), internal=True)
+    assert answer.json()["decisions"][0]["setting"] == "tenants.shared.limits.message_bytes"
+    where = answer.json()["settings"]["tenants.shared.limits.message_bytes"]
+    assert where["value"] == 1000
+    assert "config.toml:" in where["where"]
 
 
 async def test_a_tenant_has_origins_of_its_own(relay: RelayProcess):
@@ -306,16 +333,92 @@ async def test_auth_check_judges_as_the_handshake_does(relay: RelayProcess):
     assert (await check("acme", "localhost")).status == 403
 
 
-async def test_a_reload_changes_limits_and_issuers_and_a_new_tenant_waits_for_a_restart(relay: RelayProcess):
-    changed = overrides(initech={"issuers": ["initech"]})
-    changed["tenants"]["acme"]["limits"] = {"max_connections": 1}
+def with_initech(**table: Any) -> dict[str, Any]:
     SECRETS["initech"] = "the secret of initech, which is long enough"
-    changed["auth.issuers"]["initech"] = issuer("initech")
-    relay.configure(changed)
-    relay.process.send_signal(signal.SIGHUP)
-    said = await relay.until_log("reloaded")
-    assert said["needs_restart"] == "tenants"
-    async with talker(relay, "acme"):
-        assert (await handshake(relay, "/ws", token(relay, "acme"), "acme.test")).status == 503
-    answer = await handshake(relay, "/ws", token(relay, "initech"), "localhost")
-    assert (answer.status, answer.json()["error"]) == (503, "not_started")
+    found = overrides(initech={"issuers": ["initech"], **table})
+    found["auth.issuers"]["initech"] = issuer("initech")
+    return found
+
+
+async def test_a_reload_changes_limits_and_brings_a_tenant_that_is_served_at_once(relay: RelayProcess):
+    async with talker(relay, "globex") as (other, _):
+        changed = with_initech(limits={"rooms": 1}, plugins={"chat": {"rooms": "chat:*", "history": 3}})
+        changed["tenants"]["acme"]["limits"] = {"max_connections": 1}
+        assert (await reloaded(relay, changed))["needs_restart"] == ""
+        async with talker(relay, "acme"):
+            assert (await handshake(relay, "/ws", token(relay, "acme"), "acme.test")).status == 503
+        HOST["initech"] = "localhost"
+        async with talker(relay, "initech") as (ann, _), talker(relay, "initech", "bob") as (bob, _):
+            for one in (ann, bob, other):
+                assert (await one.ask("join", room=ROOM))["t"] == "ok"
+            assert (await ann.ask("publish", room=ROOM, data="new here"))["offset"] == 1
+            assert (await bob.ask("ping"))["t"] == "pong"
+            assert (bob.messages(), other.messages()) == (["new here"], [])
+            assert (await ann.ask("join", room="feed:news"))["code"] == "no_such_room"
+            refused = await ann.ask("join", room="chat:2")
+            assert (refused["code"], refused["limit"]) == ("too_many_open_rooms", "tenants.initech.limits.rooms")
+            page = (await request(relay, "/metrics", internal=True)).body.decode()
+            assert 'relay_connections{tenant="initech"} 2.0' in page.splitlines()
+            info = await request(relay, "/api/v1/info", bearer(KEY), internal=True)
+            assert info.json()["tenants"] == ["acme", "globex", "shared", "initech"]
+
+
+async def test_a_tenant_that_is_taken_out_ends_and_the_others_do_not_notice(relay: RelayProcess):
+    async with talker(relay, "acme") as (ann, _), talker(relay, "globex") as (other, _):
+        assert (await ann.ask("join", room=ROOM))["t"] == "ok"
+        assert (await other.ask("join", room=ROOM))["t"] == "ok"
+        changed = overrides()
+        del changed["tenants"]["acme"], changed["auth.issuers"]["acme"]
+        changed["server"] = {"drain_spread": 5.0}
+        assert (await reloaded(relay, changed))["needs_restart"] == ""
+        bye = json.loads(await ann.connection.get_message())
+        assert (bye["t"], bye["code"], bye["reason"]) == ("bye", 1001, "this tenant is not served any more")
+        assert bye["limit"] == "tenants.acme"
+        assert 0 <= bye["reconnect"]["after"] <= 5.0
+        with pytest.raises(ConnectionClosed) as closed, trio.fail_after(5):
+            await ann.connection.get_message()
+        assert (closed.value.reason.code, closed.value.reason.reason) == (1001, f"{bye['reason']} [tenants.acme]")
+        assert (await relay.until_log("tenant is gone"))["tenant"] == "acme"
+        assert (await handshake(relay, "/ws", token(relay, "acme"), "acme.test")).status == 401
+        assert (await other.ask("publish", room=ROOM, data="still here"))["offset"] == 1
+        page = (await request(relay, "/metrics", internal=True)).body.decode()
+        assert 'tenant="acme"' not in page
+        missing = await request(relay, "/api/v1/rooms?tenant=acme", bearer(KEY), internal=True)
+        assert missing.json()["error"] == "no_such_tenant"
+    assert (await reloaded(relay, overrides(), "tenant is served"))["tenant"] == "acme"
+    async with talker(relay, "acme") as (ann, _):
+        assert (await ann.ask("join", room=ROOM))["offset"] == 0, "what was remembered in memory went with it"
+
+
+async def test_a_new_tenant_with_a_fault_changes_nothing_and_every_fault_is_told_with_its_line(relay: RelayProcess):
+    async with talker(relay, "acme") as (ann, _):
+        bad = with_initech(plugins={"nope": {"rooms": "x:*"}, "chat": {"rooms": "chat:*", "hostory": 3}})
+        bad["tenants"]["globex"] = {"issuers": ["globex"], "limits": {"rooms": 1}}
+        bad["tenants"]["umbrella"] = {"hosts": ["umbrella.test"], "plugins": {"nada": {"rooms": "y:*"}}}
+        del bad["tenants"]["acme"], bad["auth.issuers"]["acme"]
+        refused = await reloaded(relay, bad, "reload refused, everything stays as it was")
+        for told in (
+            "tenants.initech.plugins.nope: no plugin named 'nope'",
+            "tenants.initech.plugins.chat.hostory: ",
+            "tenants.umbrella.plugins.nada: no plugin named 'nada'",
+        ):
+            found = re.search(rf"config\.toml:(\d+): {re.escape(told)}", refused["problems"])
+            assert found is not None, refused["problems"]
+            line = relay.config_path.read_text().splitlines()[int(found[1]) - 1]
+            assert line.startswith("initech" if "initech" in told else "umbrella")
+        assert (await ann.ask("join", room=ROOM))["t"] == "ok"
+        assert (await handshake(relay, "/ws", token(relay, "initech"), "localhost")).status == 401
+        async with talker(relay, "globex") as (other, _):
+            for number in range(3):
+                assert (await other.ask("join", room=f"chat:{number}"))["t"] == "ok"
+
+
+async def test_hosts_that_a_reload_brings_are_compared_with_the_name_in_tls(tmp_path: Path):
+    tables = overrides()
+    for table in tables["tenants"].values():
+        table.pop("hosts", None)
+    async with running_relay(tmp_path, tables) as relay:
+        assert (await handshake(relay, "/ws", token(relay, "acme"), "acme.test", asked_for="shared.test")).status == 101
+        await reloaded(relay, overrides())
+        answer = await handshake(relay, "/ws", token(relay, "acme"), "acme.test", asked_for="shared.test")
+        assert (answer.status, answer.json()["error"]) == (421, "misdirected")

@@ -13,7 +13,7 @@ from relay.errors import CloseCode
 from relay.front.state import PLAIN
 from relay.protocols.parts import FIRST, LAST, Part, encode_part
 from relay.session.connection import Connection
-from relay.session.metered import Metered
+from relay.session.metered import Metered, renew_quotas
 from relay.session.spending import ROOMS_KNOWN, compile_quotas
 from tests.unit.session.kit import Client, House, open_house, settings
 from tests.unit.session.plugins import Quick, Slow
@@ -356,3 +356,53 @@ async def test_a_renewed_quota_holds_for_who_comes_next(autojump_clock: MockCloc
         bob = house.client("bob")
         assert publish(ann, times=4).count("rate_limited") == 1
         assert publish(bob, times=9) == ["ok"] * 9
+
+
+def renewed(house: House, *clients: Client, **tables: Any) -> None:
+    """As a reload does."""
+    new = compile_quotas(quotas(**tables).quotas)
+    new.inherit(house.services.quotas)
+    house.services.quotas = new
+    for client in clients:
+        renew_quotas(client.connection)
+
+
+async def test_a_renewed_quota_holds_for_who_is_inside_and_one_that_has_not_changed_gives_no_new_burst(
+    autojump_clock: MockClock,
+) -> None:
+    own = {"counts": "messages_in", "per": "connection", "burst": 5.0}
+    async with open_house(PLUGINS, quotas(crowd={"per": "room"}, own=own)) as house:
+        ann, bob = house.client("ann"), house.client("bob")
+        assert publish(ann, times=4) == ["ok"] * 3 + ["rate_limited"], "the crowd's"
+        renewed(house, ann, bob, crowd={"per": "room", "burst": 100.0}, own=own)
+        assert publish(ann, times=2) == ["ok", "rate_limited"], "its own was spent but for one"
+        assert ann.connection.spending.quotas is house.services.quotas
+        assert publish(bob, times=6) == ["ok"] * 5 + ["rate_limited"]
+        renewed(house, ann, bob, crowd={"per": "room", "burst": 100.0}, own={**own, "rate": 0.0})
+        assert publish(ann, times=20) == ["ok"] * 20, "it is switched off"
+        renewed(house, ann, bob, crowd={"per": "room", "burst": 100.0}, own={**own, "burst": 2.0})
+        assert publish(ann, times=3) == ["ok", "ok", "rate_limited"], "and on again"
+
+
+async def test_shared_buckets_are_the_same_for_who_is_inside_and_who_comes(autojump_clock: MockClock) -> None:
+    crowd = {"per": "tenant", "burst": 4.0}
+    async with open_house(PLUGINS, quotas(crowd=crowd, other={"per": "subject"})) as house:
+        ann = house.client("ann")
+        assert publish(ann, times=2) == ["ok", "ok"]
+        renewed(house, ann, crowd=crowd)
+        bob = house.client("bob")
+        assert publish(bob, times=3) == ["ok", "ok", "rate_limited"]
+        assert publish(ann) == ["rate_limited"]
+
+
+async def test_joins_of_a_plain_connection_are_counted_by_new_quotas_its_messages_are_not(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(PLUGINS, quotas()) as house:
+        ann = house.client("ann")
+        assert type(ann.connection) is Connection
+        renewed(house, ann, few={"counts": "joins"}, silence={"counts": "messages_in"})
+        codes = [ann.ask(t="join", room=f"q:{name}").get("code") for name in "abcd"]
+        assert codes == [None, None, None, "rate_limited"]
+        assert publish(ann, times=9) == ["ok"] * 9
+        assert publish(house.client("bob"), times=4) == ["ok"] * 3 + ["rate_limited"]
