@@ -1,5 +1,5 @@
-"""What the tests need beyond Python: a Chromium, Node.js with `ws`, HAProxy, nginx, sslyze, the Autobahn test-suite.
-Found, or installed where that is possible.
+"""What the tests need beyond Python: a Chromium, Node.js with `ws`, HAProxy, nginx, sslyze, testssl.sh, faketime, the
+Autobahn test-suite. Found, or installed where that is possible.
 
 Not here: how they are driven. The one rule: what is missing is said. Outside CI a test without its component is skipped
 with the reason and the line to type; where CI is set it fails, because a check that silently does not run is no check.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,16 @@ def require_sslyze() -> str:
     """The path of `sslyze`, in an environment of its own: what it depends on is not what the relay does."""
     try:
         return _sslyze()
+    except Missing as why:
+        _or_skip(why)
+
+
+def require_testssl() -> tuple[str, bool]:
+    """The path of `testssl.sh`, and whether it gives a grade, which it does from 3.1 on. Looked for in
+    $RELAY_TOOLS/testssl and, beside the repository, in shared/tools/testssl; then on the system.
+    """
+    try:
+        return _testssl()
     except Missing as why:
         _or_skip(why)
 
@@ -147,10 +158,29 @@ def _sslyze() -> str:
 
 
 @functools.cache
-def _autobahn() -> tuple[Path, dict[str, str]]:
+def _testssl() -> tuple[str, bool]:
+    for place in _tools("testssl", "testssl.sh"):
+        return str(place / "testssl.sh"), True
+    if not _which("testssl", "testssl.sh"):
+        _apt_install("testssl.sh", "bsdextrautils")
+    found = _which("testssl", "testssl.sh")
+    if not found:
+        raise Missing("no testssl.sh; type: sudo apt-get install testssl.sh")
+    said = subprocess.run([found, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    version = re.search(r"testssl\S* +(\d+)\.(\d+)", said.stdout)
+    return found, version is not None and (int(version[1]), int(version[2])) >= (3, 1)
+
+
+def _tools(name: str, program: str) -> list[Path]:
+    """Folders of tools for tests that hold this one."""
     places = [Path(os.environ["RELAY_TOOLS"])] if os.environ.get("RELAY_TOOLS") else []
     places.append(ROOT.parent / "shared" / "tools")
-    folder = next((place / "autobahn" for place in places if (place / "autobahn" / "run.sh").exists()), None)
+    return [place / name for place in places if (place / name / program).exists()]
+
+
+@functools.cache
+def _autobahn() -> tuple[Path, dict[str, str]]:
+    folder = next(iter(_tools("autobahn", "run.sh")), None)
     if folder is None:
         raise Missing("the Autobahn test-suite was not found; set RELAY_TOOLS to the folder that holds autobahn/run.sh")
     home = CACHE / "autobahn"

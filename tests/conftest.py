@@ -13,9 +13,12 @@ from typing import TypeAlias
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.sizes import examples
+
 # A busy machine is slow at times, which says nothing about the code; `print_blob` lets a failure be repeated.
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.register_profile("thorough", settings.get_profile("relay"), max_examples=10_000)
+settings.register_profile("thorough", settings.get_profile("relay"), max_examples=examples(100))
+settings.register_profile("brief", settings.get_profile("relay"), max_examples=examples(100), database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relay"))
 
 Figures: TypeAlias = Callable[[str], None]

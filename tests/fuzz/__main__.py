@@ -3,6 +3,7 @@
     python -m tests.fuzz --inputs 10000000 --processes 2        all targets, that many inputs together
     python -m tests.fuzz --only frames --seed 7 --inputs 50000
     python -m tests.fuzz --atheris 60 --only head               guided by coverage, 60 seconds a target
+    python -m tests.fuzz --atheris 600 --corpus DIR             what it learns is kept there, and used by the next run
     python -m tests.fuzz --repeat head 7 1234                   the one input again
 
 Exit status 1 if an input was found that breaks a target's promise; each is printed with what repeats it.
@@ -136,11 +137,12 @@ def report(tallies: list[Tally]) -> bool:
     return good
 
 
-def guided(names: list[str], seconds: int) -> bool:
+def guided(names: list[str], seconds: int, corpus: str | None) -> bool:
     """Atheris on each target, in a process of its own: it does not return."""
     good = True
     for name in names:
-        done = subprocess.run([sys.executable, "-m", "tests.fuzz.guided", name, str(seconds)], check=False)
+        command = [sys.executable, "-m", "tests.fuzz.guided", name, str(seconds), *filter(None, [corpus])]
+        done = subprocess.run(command, check=False)
         good = good and not done.returncode
     return good
 
@@ -152,6 +154,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--atheris", type=int, metavar="SECONDS", help="guided by coverage, so long on each target")
+    parser.add_argument("--corpus", metavar="DIR", help="with --atheris: keeps what coverage was found with")
     parser.add_argument("--repeat", nargs=3, metavar=("TARGET", "SEED", "NUMBER"))
     given = parser.parse_args()
     names = given.only or [target.name for target in TARGETS]
@@ -164,7 +167,7 @@ def main() -> int:
         print(target.check(noise.next()))
         return 0
     if given.atheris:
-        return 0 if guided(names, given.atheris) else 1
+        return 0 if guided(names, given.atheris, given.corpus) else 1
     return 0 if report(run(names, given.inputs, given.seed, given.processes)) else 1
 
 

@@ -1,4 +1,6 @@
-"""One target under atheris, which lets coverage guide it: `python -m tests.fuzz.guided TARGET SECONDS`.
+"""One target under atheris, which lets coverage guide it: `python -m tests.fuzz.guided TARGET SECONDS [CORPUS]`.
+
+What it found worth keeping is in CORPUS/TARGET afterwards, and is where the next run goes on.
 
 Not here: targets. The one rule: what reads the bytes is imported under instrumentation: else nothing guides.
 """
@@ -23,10 +25,10 @@ def main() -> None:
     name, seconds = sys.argv[1], int(sys.argv[2])
     target = next(one for one in targets.TARGETS if one.name == name)
     with tempfile.TemporaryDirectory(prefix="relay-fuzz-") as folder:
-        corpus = Path(folder, "corpus")
-        corpus.mkdir()
+        corpus = Path(sys.argv[3] if len(sys.argv) > 3 else folder, name)
+        corpus.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(target.seeds):
-            Path(corpus, str(number)).write_bytes(seed)
+            Path(corpus, f"seed{number}").write_bytes(seed)
         words = Path(folder, "words")
         words.write_text("".join(map(quoted, filter(None, target.words))))
         arguments = [f"-max_total_time={seconds}", "-max_len=1200", f"-dict={words}", "-print_final_stats=1"]

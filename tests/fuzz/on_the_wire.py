@@ -21,7 +21,7 @@ from relay.model import Kind, Message, Payload
 from relay.net.deflate import Agreement, Wishes, agree, parse_offers
 from relay.net.slow_path import EngineLimits
 from relay.net.websocket import Engine
-from relay.protocols.base import Auth, Command, ProtocolError, Publish
+from relay.protocols.base import Ack, Auth, Command, Position, ProtocolError, Publish, Resume
 from relay.protocols.parts import FIRST, LAST, Joiner, Part, PartRefused, decode_part, encode_part
 from tests.fuzz.noise import twisted
 from tests.security.attack import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame
@@ -232,8 +232,12 @@ def _passed_on(command: Command) -> str:
             command.room, command.data, "ann", command.channel, command.key, command.to, command.echo, 7, 1.5
         )
         _said_everywhere(message)
+    elif type(command) is Resume:
+        assert all(isinstance(room, str) for room in command.rooms)
+        assert all(type(position) is Position for position in command.rooms.values())
     elif not isinstance(command, Auth):
         assert isinstance(getattr(command, OFFERED, ""), str)
+        assert type(command) is not Ack or type(command.offset) is int
     return type(command).__name__
 
 
@@ -265,6 +269,12 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"t": "history", "id": 6, "room": "chat:1", "last": 5},
     {"t": "auth", "id": 7, "token": "e30.e30.e30"},
     {"t": "ping", "id": 8},
+    {"t": "resume", "id": 9, "rooms": {"chat:1": {"epoch": "e", "offset": 7}, "chat:2": {"epoch": "", "offset": 0}}},
+    {"t": "ack", "id": 10, "room": "chat:1", "offset": 9},
+    {"t": "resync", "id": 11, "room": "state:1", "key": "k"},
+    {"t": "join", "id": 12, "room": "state:1", "delta": True},
+    {"t": "publish", "id": 13, "room": "chat:1", "data": 1, "once": "o", "confirm": 2.5},
+    {"t": "history", "id": 14, "room": "chat:1", "last": 2, "before": 70},
 ]
 JSON_WORDS: Final = [
     b'"t":', b'"id":', b'"room":', b'"data":', b"null", b"true", b"-0", b"1e999", b"1" * 40, b'"\\ud800"', b"\\u0000",

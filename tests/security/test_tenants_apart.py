@@ -11,7 +11,6 @@ presence, history, answers, refusals, closings. So there is no list of what must
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from relay.process.assembly import assemble
 from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json
 from relay.session.connection import Connection
+from tests.sizes import examples
 from tests.unit.session.kit import heard
 
 TENANTS: Final = ("acme", "globex")
@@ -303,6 +303,5 @@ class Apart(RuleBasedStateMachine):
             assert (len(tenant.subjects), tenant.services.sessions) == (0, {})
 
 
-THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-Apart.TestCase.settings = settings(deadline=None, max_examples=10_000 if THOROUGH else 60, stateful_step_count=40)
+Apart.TestCase.settings = settings(deadline=None, max_examples=examples(60), stateful_step_count=40)
 TestApart = Apart.TestCase

@@ -20,6 +20,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from relay.errors import Rejected
 from tests.security.tokens import GOOD, header, payload, refused, verifier
+from tests.sizes import examples
 from tests.unit.auth.kit import ALGORITHMS, EC_KEYS, ED_KEY, NOW, RSA_KEY, SECRET, assemble, b64, claims, sign
 
 ASYMMETRIC = [name for name in ALGORITHMS if not name.startswith("HS")]
@@ -191,7 +192,7 @@ def test_a_kid_does_not_reach_the_key_of_another() -> None:
 alphabet = st.sampled_from(string.ascii_letters + string.digits + "-_.=+/ \n\x00é\ud800")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300, 25_000))
 @given(st.sampled_from(ALGORITHMS), st.data())
 def test_no_change_to_a_good_token_is_accepted(algorithm: str, data: st.DataObject) -> None:
     token = sign(claims(), algorithm)
@@ -210,7 +211,7 @@ json_values = st.recursive(
 HEADER_NAMES = ["alg", "typ", "kid", "crit", "b64", "jwk", "jku", "cty", "zip", "enc"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300, 25_000))
 @given(st.dictionaries(st.sampled_from(HEADER_NAMES), json_values, max_size=4), st.sampled_from(list(STRANGERS)))
 def test_no_header_gets_a_stranger_in(fields: dict[str, Any], algorithm: str) -> None:
     refused(assemble(header(**{"alg": algorithm, **fields}), payload(), algorithm, STRANGERS[algorithm]))
@@ -219,7 +220,7 @@ def test_no_header_gets_a_stranger_in(fields: dict[str, Any], algorithm: str) ->
 CLAIM_NAMES = ["sub", "exp", "nbf", "iat", "iss", "aud", "jti", "relay"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300, 25_000))
 @given(st.dictionaries(st.sampled_from(CLAIM_NAMES), json_values, min_size=1, max_size=4))
 def test_claims_of_any_kind_are_either_sound_or_refused(changes: dict[str, Any]) -> None:
     """Rightly signed, so that all the checks of claims are reached."""
@@ -237,7 +238,7 @@ def test_claims_of_any_kind_are_either_sound_or_refused(changes: dict[str, Any])
     assert not found.grants.may_use_channel("control")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200, 25_000))
 @given(st.binary(max_size=300) | st.text(max_size=100) | st.lists(st.binary(max_size=40), min_size=3, max_size=3))
 def test_garbage_is_refused(garbage: bytes | str | list[bytes]) -> None:
     refused(".".join(map(b64, garbage)) if isinstance(garbage, list) else garbage)

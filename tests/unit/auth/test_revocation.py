@@ -24,6 +24,7 @@ from relay.auth.revocation import (
 )
 from relay.auth.tokens import Identity
 from relay.errors import Rejected
+from tests.sizes import examples
 from tests.unit.auth.kit import NOW
 
 GRANTS = compile_grants({}, "ann")
@@ -396,5 +397,5 @@ class RevocationModel(RuleBasedStateMachine):
             assert all([*entries._by_jti.values(), *entries._by_subject.values()])
 
 
-RevocationModel.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+RevocationModel.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=30, deadline=None)
 TestRevocationModel = RevocationModel.TestCase

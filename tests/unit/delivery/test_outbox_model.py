@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from relay.config.schema import Channel
 from relay.delivery.channels import Lane, Overflow, Priority
+from tests.sizes import examples
 from tests.unit.delivery.kit import LEAST, Box, message, parse
 
 CAPACITY = 2048
@@ -134,5 +135,5 @@ class OutboxModel(RuleBasedStateMachine):
         assert self.box.outbox.touched == bool(self.box.tick.touched)
 
 
-OutboxModel.TestCase.settings = settings(deadline=None, max_examples=120, stateful_step_count=40)
+OutboxModel.TestCase.settings = settings(deadline=None, max_examples=examples(120), stateful_step_count=40)
 TestOutboxModel = OutboxModel.TestCase

@@ -22,6 +22,7 @@ from relay.delivery.waiting import Cancellation
 from relay.model import Kind, Message, Payload
 from relay.protocols.parts import Joiner, decode_part, is_part
 from relay.protocols.relay_v1 import RelayV1Msgpack
+from tests.sizes import examples
 from tests.unit.delivery.kit import Box
 
 CAPACITY = 6000
@@ -242,11 +243,11 @@ class Promises(RuleBasedStateMachine):
         assert all(count == 0 for count in refused.values()), refused
 
 
-Promises.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+Promises.TestCase.settings = settings(deadline=None, max_examples=examples(150), stateful_step_count=40)
 TestPromises = Promises.TestCase
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10, 1000))
 @given(
     sizes=st.lists(st.integers(LARGE, 3000), min_size=5, max_size=5),
     limit=st.integers(1800, 3000),

@@ -21,6 +21,7 @@ from relay.rooms.delta import MOST_BYTES, Delta
 from relay.rooms.hub import Hub
 from relay.rooms.merge_patch import applied, diff, fields_of
 from relay.rooms.room import Peer, Room, RoomRule
+from tests.sizes import examples
 from tests.unit.rooms.kit import Notes
 
 leaves = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(0, 1) | st.sampled_from(["", "null", "x"])
@@ -277,7 +278,7 @@ class _DropsNewest(StateRoom):
 
 TestWaits, TestDropsOldest, TestDropsNewest = _Waits.TestCase, _DropsOldest.TestCase, _DropsNewest.TestCase
 for case in (TestLatest, TestWaits, TestDropsOldest, TestDropsNewest):
-    case.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+    case.settings = settings(max_examples=examples(15, 2500), stateful_step_count=30, deadline=None)
 
 
 def test_those_in_step_share_one_patch_and_who_lags_gets_one_against_what_it_has() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.errors import Refused
+from tests.sizes import examples
 from tests.unit.rooms.kit import Counting, Guest, House
 
 ROOMS = ["a", "b", "c"]
@@ -150,5 +151,5 @@ class HubModel(RuleBasedStateMachine):
             assert peer.hears() == self.expected[peer]
 
 
-HubModel.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+HubModel.TestCase.settings = settings(deadline=None, max_examples=examples(100, 20_000), stateful_step_count=40)
 TestHubModel = HubModel.TestCase

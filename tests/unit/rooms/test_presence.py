@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.rooms.room import Room
+from tests.sizes import examples
 from tests.unit.rooms.kit import Guest, House
 
 PLENTY = 1 << 20
@@ -290,7 +291,7 @@ class PresenceModel(RuleBasedStateMachine):
         assert self.house.timers.next() is None
 
 
-PresenceModel.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+PresenceModel.TestCase.settings = settings(deadline=None, max_examples=examples(100, 20_000), stateful_step_count=40)
 TestPresenceModel = PresenceModel.TestCase
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from tests.sizes import examples
 from tests.unit.session.kit import House, open_house
 from tests.unit.session.plugins import Quick
 from tests.unit.session.sockets import WINDOW, Socket, arrive, come_back, end, ticket_of
@@ -21,9 +22,9 @@ PLUGINS: dict[str, Any] = {"q": (Quick, {"history": 10_000, "history_seconds": 0
 
 Operation = tuple[str, int, int, int]
 KINDS = ["join", "leave", "publish", "publish", "read", "lose", "lose", "resume", "resume", "kill", "wait"]
-OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(KINDS), st.integers(0, 2), st.integers(0, 1), st.integers(0, 5)), max_size=60
-)
+OPERATION = st.tuples(st.sampled_from(KINDS), st.integers(0, 2), st.integers(0, 1), st.integers(0, 5))
+OPERATIONS = st.lists(OPERATION, max_size=60) | st.lists(OPERATION, min_size=20, max_size=60)
+"""Short ones shrink well; but a list without a least size has six on average, and that is no long life."""
 
 
 class Member:
@@ -200,7 +201,7 @@ async def run(operations: list[Operation]) -> None:
         assert house.services.resumption.parked == {}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150, 20_000))
 @given(OPERATIONS)
 def test_whatever_happens_nothing_is_lost_doubled_or_noticed(operations: list[Operation]) -> None:
     trio.run(run, operations, clock=MockClock(autojump_threshold=0))
