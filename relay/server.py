@@ -14,10 +14,12 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -47,6 +49,9 @@ from relay.process.reload import KeyRefresh, Load, reload
 from relay.process.reload_plugin import reload_plugin
 
 log = logging.getLogger("relay")
+
+OTHER_FILES: Final = 64
+"""Descriptors for all that is no client's: listeners, the internal one's clients, files, threads."""
 
 
 @dataclass(slots=True)
@@ -98,6 +103,7 @@ class Server:
     async def run(self, on_ready: Callable[[Running], None] | None = None) -> None:
         """Serves until stopped, then drains. Raises ConfigError if it cannot listen."""
         _warn(self.config)
+        self.state.descriptors = _descriptors(self.config)
         loaded = self.state.rules.loaded
         adopt(self.listening, loaded, prepare(self.listening, loaded))
         try:
@@ -135,7 +141,8 @@ class Server:
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as listeners:
                         public, private = self.listening
-                        public.begin(listeners, partial(admission.take, connections), admission.gate.may_accept)
+                        take = partial(admission.take, connections)
+                        public.begin(listeners, take, admission.gate.may_accept, self._turned_away)
                         router = pages.internal()
                         private.begin(
                             listeners,
@@ -174,6 +181,12 @@ class Server:
         PluginRoutes(lambda: self.parts.plugins, reload_one).add_to(api)
         return api
 
+    def _turned_away(self, address: str) -> None:
+        """A client for which no descriptor is left; it was not heard."""
+        self.counters.rejected["full"] += 1
+        why = "this process may not open more files (LimitNOFILE)"
+        self.services.decisions.add("rejected", "full", setting="limits.max_connections", address=address, detail=why)
+
     async def _serve_internal(self, client: socket.socket, address: str, router: object) -> None:
         try:
             await serve_internal(Transport(client, unsent_bytes=65536), address, router, self.state)  # type: ignore[arg-type]
@@ -189,15 +202,31 @@ class Server:
         return reload(self.parts, self._load, self._keys, self.listening)
 
 
+def _descriptors(config: Config) -> int:
+    """For how many connections this process may open files; a warning where that is less than what is configured.
+
+    Those on their way in have descriptors too, but a quarter of them all at most is kept for these: the last ones are
+    turned away by `accept_from`.
+    """
+    limits = config.limits
+    wanted = limits.max_connections + limits.pending_handshakes + OTHER_FILES
+    have = raise_descriptor_limit(wanted)
+    if have >= wanted:
+        return sys.maxsize
+    left = max(1, have - OTHER_FILES - min(limits.pending_handshakes, have // 4))
+    log.warning(
+        "the limit of open files is lower than limits.max_connections needs",
+        extra={
+            "fields": {
+                "open_files": have, "needed": wanted, "connections": left, "setting": "limits.max_connections",
+            }
+        },
+    )  # fmt: skip
+    return left
+
+
 def _warn(config: Config) -> None:
     """Of what can be served with, and should not."""
-    wanted = config.limits.max_connections + config.limits.pending_handshakes + 64
-    have = raise_descriptor_limit(wanted)
-    if have < wanted:
-        log.warning(
-            "the limit of open files is lower than limits.max_connections needs",
-            extra={"fields": {"open_files": have, "needed": wanted, "setting": "limits.max_connections"}},
-        )
     if config.server.insecure_plaintext:
         log.warning(
             "serving without TLS: tokens and messages can be read on the way",

@@ -56,6 +56,9 @@ def check_open(state: State, services: Services) -> None:
     most = config.limits.max_connections
     if most and len(state.links) >= most:
         raise Rejected(503, "full", "this server is full", retry_after=5.0, setting="limits.max_connections")
+    if len(state.links) >= state.descriptors:
+        why = "this server may not open more files"
+        raise Rejected(503, "full", why, retry_after=5.0, setting="limits.max_connections")
 
 
 def find_place(request: Request, upgrade: Upgrade, state: State, services: Services, owner: str | None = None) -> Place:

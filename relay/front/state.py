@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -186,6 +187,8 @@ class State:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     """By name; "" is always there."""
     draining: bool = False
+    descriptors: int = sys.maxsize
+    """Connections for which this process may open files, whatever the configuration says."""
     short_of_memory: str = ""
     """The setting of the mark that was passed; "": memory is not short."""
     started_at: float = field(default_factory=time.time)

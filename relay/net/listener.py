@@ -28,6 +28,9 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _PAUSE: Final = 0.1  # seconds between tries while descriptors are exhausted
 _TELL_EVERY: Final = 10.0  # seconds between two log lines about it
 
+SPARE: Final = 32
+"""Descriptors that no client gets: for the internal listener, files, fetching keys."""
+
 
 def open_listeners(
     addresses: Iterable[str], backlog: int, key: str, *, base: Path = Path(), mode: int = 0o660
@@ -85,9 +88,16 @@ def _listen(family: int, kind: int, protocol: int, address: Any, backlog: int) -
 
 
 async def accept_from(
-    listener: socket.socket, handle: Callable[[socket.socket, str], None], may_accept: Callable[[], Awaitable[None]]
+    listener: socket.socket,
+    handle: Callable[[socket.socket, str], None],
+    may_accept: Callable[[], Awaitable[None]],
+    turned_away: Callable[[str], None] | None = None,
 ) -> None:
-    """Hands every connection and its address to `handle`, which must not block. Closes the listener when cancelled."""
+    """Hands every connection and its address to `handle`, which must not block. Closes the listener when cancelled.
+
+    With `turned_away` a connection that would have one of the last SPARE descriptors is closed at once, and its address
+    told: who waited in the backlog instead would neither be served nor know it.
+    """
     told = -_TELL_EVERY
     with listener:
         while True:
@@ -105,7 +115,21 @@ async def accept_from(
                             log.error("cannot accept connections: %s", error.strerror)
                         await trio.sleep(_PAUSE)
                     break  # else the client was gone before we took it
-                handle(sock, address[0] if isinstance(address, tuple) else UNIX)
+                name = address[0] if isinstance(address, tuple) else UNIX
+                if turned_away is not None and _is_one_of_the_last(sock.fileno()):
+                    sock.close()
+                    turned_away(name)
+                    if trio.current_time() - told >= _TELL_EVERY:
+                        told = trio.current_time()
+                        log.error("no descriptors are left for clients: they are turned away")
+                    continue
+                handle(sock, name)
+
+
+def _is_one_of_the_last(descriptor: int) -> bool:
+    """The lowest free number is given, so those below it are all in use."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most != resource.RLIM_INFINITY and descriptor >= most - SPARE
 
 
 def check_congestion(name: str) -> str | None:

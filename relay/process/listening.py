@@ -85,6 +85,7 @@ class Listening:
         nursery: trio.Nursery,
         handle: Callable[[socket.socket, str], None],
         may_accept: Callable[[], Awaitable[None]],
+        turned_away: Callable[[str], None] | None = None,
     ) -> None:
         """Accepts from all of them, and from those that come, in tasks that end with the nursery and close them."""
 
@@ -95,7 +96,7 @@ class Listening:
                 with scope:
                     async with trio.open_nursery() as each:
                         for sock in sockets:
-                            each.start_soon(accept_from, sock, handle, may_accept)
+                            each.start_soon(accept_from, sock, handle, may_accept, turned_away)
 
             nursery.start_soon(run)
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,11 @@ ALL_ROOMS: Final = {name: ["*"] for name in ("join", "publish", "presence", "his
 
 class RelayProcess:
     """One relay, its folder of certificates and its configuration file. Use `running_relay`, or `start` and `stop`."""
+
+    prefix: Sequence[str] = ()
+    """A command that runs the relay: ["prlimit", "--nofile=300"]."""
+    environment: Mapping[str, str] = {}
+    """Variables of the relay's alone."""
 
     def __init__(self, folder: Path, overrides: Overrides = {}) -> None:  # noqa: B006 - only read
         self.folder = folder
@@ -83,9 +88,11 @@ class RelayProcess:
         """Start it, maybe again, and wait until it listens. Raises RuntimeError, with the log, when it does not."""
         self._lines = []
         self.process = subprocess.Popen(
-            [*SERVE, "-c", str(self.config_path)],
+            [*self.prefix, *SERVE, "-c", str(self.config_path)],
             cwd=self.folder,
-            env={key: value for key, value in os.environ.items() if not key.startswith("RELAY_")} | _FIND_THE_SOURCE,
+            env={key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+            | _FIND_THE_SOURCE
+            | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

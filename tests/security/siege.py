@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -185,9 +185,16 @@ def besieged(folder: Path, overrides: Overrides = {}) -> Iterator[RelayThread]: 
 
 
 @asynccontextmanager
-async def apart(folder: Path, overrides: Overrides = {}) -> AsyncIterator[RelayApart]:  # noqa: B006 - only read
-    """As `besieged`, in a process of its own."""
+async def apart(
+    folder: Path,
+    overrides: Overrides = {},  # noqa: B006 - only read
+    *,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] = {},
+) -> AsyncIterator[RelayApart]:
+    """As `besieged`, in a process of its own, which `prefix` may start: ["prlimit", "--nofile=300"]."""
     relay = RelayApart(folder, {**overrides, "limits": {**NO_LIMITS, **overrides.get("limits", {})}})
+    relay.prefix, relay.environment = prefix, environment
     await trio.to_thread.run_sync(relay.start)
     try:
         yield relay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -220,17 +219,3 @@ async def test_who_sends_far_faster_than_its_rate_is_closed(
             code, reason = await client.closed()
             assert code == 4229
             assert reason.endswith(f"[{setting}]")
-
-
-async def test_without_descriptors_the_rest_waits_and_comes_in_when_there_are_some(folder: Path) -> None:
-    async with apart(folder, {"limits": {"max_connections": 100}, "timeouts": {"tls": 20.0}}) as relay:
-        async with under_attack(relay, {"tls_failures:eof": 60}, tells="cannot accept connections"):
-            here = (await relay.standing())["descriptors"]
-            resource.prlimit(relay.process.pid, resource.RLIMIT_NOFILE, (here + 8, here + 8))
-            async with AsyncExitStack() as stack:
-                for _ in range(60):
-                    await stack.enter_async_context(tcp(relay))
-                told = await relay.until_log("cannot accept connections: Too many open files")
-                assert told["level"] == "error"
-            assert (await ask(relay, upgrade(ROOM, relay.token()))).status == 101
-        assert relay.log.count("cannot accept connections") == 1
