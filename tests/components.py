@@ -8,12 +8,14 @@ Autobahn alone may be missing in CI too: it needs a CPython 2.7, which current d
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,6 +86,21 @@ def require_testssl() -> tuple[str, bool]:
         return _testssl()
     except Missing as why:
         _or_skip(why)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
+    """A file system of that size, in memory, mounted at `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "relay-test", str(folder)]
+    try:
+        _run(command, "a small file system cannot be mounted (as root: mount -t tmpfs)")
+    except Missing as why:
+        _or_skip(why)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], stdin=subprocess.DEVNULL, check=True)
 
 
 def require_autobahn() -> tuple[Path, dict[str, str]]:

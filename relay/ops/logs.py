@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from io import RawIOBase
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
@@ -201,11 +202,51 @@ def _quoted(value: object) -> str:
 
 
 class Handler(logging.StreamHandler[TextIO]):
-    """Writes lines; a line that cannot be written (a full disk, a closed pipe) is counted, and the relay goes on."""
+    """Writes lines; a line that cannot be written (a full disk, a closed pipe) is counted, and the relay goes on.
+
+    Past the stream's own buffers, where there is a file below: what they could not write they would keep, and write
+    later, so nobody could say what was lost. Of a line whose beginning was written the rest is written first, later.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.lost = 0
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)  # with PYTHONUNBUFFERED there is no buffer
+        self._raw: RawIOBase | None = raw if isinstance(raw, RawIOBase) else None
+        self._rest = b""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._raw is None:
+            super().emit(record)
+            return
+        try:
+            line = (self.format(record) + self.terminator).encode(errors="backslashreplace")
+        except Exception:
+            self.handleError(record)
+            return
+        self._rest = self._left_of(self._raw, self._rest)
+        left = line if self._rest else self._left_of(self._raw, line)
+        if left == line:
+            self.lost += 1
+        else:
+            self._rest = left
+
+    def inherit(self, old: Handler) -> None:
+        """Goes on where another stops: counters do not go back."""
+        self.lost += old.lost
+        if old.stream is self.stream:
+            self._rest = old._rest
+
+    @staticmethod
+    def _left_of(raw: RawIOBase, data: bytes) -> bytes:
+        """Writes it; what could not be written."""
+        try:
+            while data and (written := raw.write(data)):
+                data = data[written:]
+        except (OSError, ValueError):  # ValueError: it was closed
+            pass
+        return data
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         self.lost += 1
@@ -233,6 +274,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     for old in root.handlers[:]:
         if isinstance(old, Handler):
             root.removeHandler(old)
+            handler.inherit(old)
     root.addHandler(handler)
     number = logging.getLevelNamesMapping()[level.upper()]
     root.setLevel(number)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.ops import logs
-from relay.ops.logs import FIELD_BYTES, clean, configure, log_event, redact
+from relay.ops.logs import FIELD_BYTES, clean, configure, lines_lost, log_event, redact
 
 log = logging.getLogger("relay.tests.logs")
 
@@ -243,6 +245,71 @@ def test_a_line_that_cannot_be_written_is_counted_and_nothing_else_happens():
     log.info("one")
     log.info("two")
     assert handler.lost == 2
+
+
+class Disk(io.RawIOBase):
+    """Takes as many bytes as there is space for, and then says that it is full."""
+
+    def __init__(self, space: int) -> None:
+        self.space = space
+        self.data = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = bytes(data)[: self.space]
+        self.space -= len(taken)
+        self.data += taken
+        return len(taken)
+
+
+def on(disk: Disk, *, buffered: bool = True) -> io.TextIOWrapper:
+    """As the interpreter makes standard error, with PYTHONUNBUFFERED or without."""
+    return io.TextIOWrapper(io.BufferedWriter(disk) if buffered else disk, line_buffering=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_on_a_disk_that_is_full_for_a_while_lines_are_whole_or_lost_and_each_lost_one_is_counted(buffered: bool):
+    disk = Disk(250)
+    stream = on(disk, buffered=buffered)
+    handler = configure("info", "json", stream)
+    for number in range(100):
+        if number == 40:
+            disk.space = 1
+        if number == 60:
+            disk.space = 1 << 20
+        log.info(str(number))
+    said = [json.loads(line)["message"] for line in disk.data.splitlines()]
+    assert handler.lost == 100 - len(said)
+    assert said[:3] == ["0", "1", "2"]  # the third was half written when the disk was full
+    assert said[3:] == [str(number) for number in range(60, 100)]
+
+
+def test_a_line_that_nothing_can_be_written_of_is_lost_at_once():
+    with open("/dev/full", "w") as full:
+        handler = configure("info", "json", full)
+        log.info("one")
+        log.info("two")
+    assert handler.lost == 2
+    log.info("three")  # the file is closed, which is no reason to fail either
+    assert handler.lost == 3
+
+
+def test_a_reload_forgets_neither_what_was_lost_nor_the_rest_of_a_line():
+    disk = Disk(10)
+    stream = on(disk)
+    configure("info", "json", stream)
+    log.info("one")
+    log.info("two")
+    assert lines_lost() == 1
+    handler = configure("info", "json", stream)
+    assert handler.lost == lines_lost() == 1
+    disk.space = 1000
+    log.info("three")
+    assert [json.loads(line)["message"] for line in disk.data.splitlines()] == ["one", "three"]
 
 
 def test_configuring_again_replaces_what_was_there():
