@@ -88,6 +88,14 @@ def require_testssl() -> tuple[str, bool]:
         _or_skip(why)
 
 
+def require_faketime() -> str:
+    """The library that, loaded before all others, gives a process another wall clock."""
+    try:
+        return _faketime()
+    except Missing as why:
+        _or_skip(why)
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
     """A file system of that size, in memory, mounted at `folder`."""
@@ -186,6 +194,18 @@ def _testssl() -> tuple[str, bool]:
     said = subprocess.run([found, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     version = re.search(r"testssl\S* +(\d+)\.(\d+)", said.stdout)
     return found, version is not None and (int(version[1]), int(version[2])) >= (3, 1)
+
+
+@functools.cache
+def _faketime() -> str:
+    for place in ("/usr/lib", "/usr/local/lib"):
+        if found := sorted(Path(place).glob("**/faketime/libfaketimeMT.so.1")):
+            return str(found[0])
+    if not os.geteuid() and _which("apt-get"):
+        _apt_install("libfaketime")
+        if found := sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")):
+            return str(found[0])
+    raise Missing("no libfaketime; type: sudo apt-get install libfaketime")
 
 
 def _tools(name: str, program: str) -> list[Path]:

@@ -245,6 +245,7 @@ async def under_attack(
     *,
     tells: str | None = None,
     seconds: float = DEADLINE,
+    tokens_last: float = 300.0,
 ) -> AsyncIterator[Bystander]:
     """The attack goes into the block; see above for what is checked when it is over.
 
@@ -253,8 +254,8 @@ async def under_attack(
     """
     with trio.fail_after(seconds):
         async with (
-            socket_to(relay, "/rooms/chat:bystanders", relay.token("bill")) as one,
-            socket_to(relay, "/rooms/chat:bystanders", relay.token("bess")) as other,
+            socket_to(relay, "/rooms/chat:bystanders", relay.token("bill", expires_in=tokens_last)) as one,
+            socket_to(relay, "/rooms/chat:bystanders", relay.token("bess", expires_in=tokens_last)) as other,
             trio.open_nursery() as nursery,
         ):
             bystander = Bystander(one, other)

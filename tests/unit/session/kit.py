@@ -185,10 +185,8 @@ class House:
     async def run_wheel(self) -> None:
         """As the server does."""
         wheel = self.services.wheel
-        next_turn = trio.current_time()
         while wheel.slots:
-            next_turn += wheel.step
-            await trio.sleep_until(next_turn)
+            await trio.sleep(wheel.step)
             wheel.turn(trio.current_time())
 
 
