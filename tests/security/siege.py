@@ -246,6 +246,7 @@ async def under_attack(
     tells: str | None = None,
     seconds: float = DEADLINE,
     tokens_last: float = 300.0,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Bystander]:
     """The attack goes into the block; see above for what is checked when it is over.
 
@@ -268,7 +269,7 @@ async def under_attack(
             await _recovered(relay, standing, counted, moved, bystander)
             troubles = [line for line in relay.troubles(lines) if tells is None or tells not in line]
             assert not troubles, "\n".join(troubles)
-            assert bystander.slowest < PATIENCE
+            assert bystander.slowest < patience
             nursery.cancel_scope.cancel()
 
 
