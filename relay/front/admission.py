@@ -208,11 +208,17 @@ class Admission:
             if why.startswith(CERTIFICATE_REFUSED):
                 self._tls_failed("certificate", address, why, "tls.client_certificates")
                 self.gate.leave(place)
-                await linger(transport, 1.0)  # with TLS 1.3 it thinks that it is in, and has sent its request
-            else:
-                self._tls_failed("protocol" if why.startswith("TLS") else "eof", address, why)
+                try:
+                    await linger(transport, 1.0)  # with TLS 1.3 it thinks that it is in, and has sent its request
+                finally:
+                    transport.sock.close()
+                return None
+            self._tls_failed("protocol" if why.startswith("TLS") else "eof", address, why)
             transport.sock.close()
             return None
+        except BaseException:  # cancelled: nobody else has this socket yet
+            transport.abort()
+            raise
         finally:
             self.gate.heard(place)
         if deadline.cancelled_caught:
