@@ -191,7 +191,7 @@ def sub(connect: Connect, rooms: tuple[str, ...], last: int, count: int | None, 
             many = len(rooms) > 1 or "*" in rooms[0]
             pending: list[Any] = []
             for room in rooms:
-                pending += (await relay.join(room, last=last, delta=delta)).messages
+                pending += (await relay.join(room, last=last, delta=delta and "*" not in room)).messages
             click.echo(f"listening to {' '.join(rooms)}; Ctrl-C ends", err=True)
             while left is None or left > 0:
                 event = pending.pop(0) if pending else await relay.receive()

@@ -8,7 +8,7 @@ too much was kept) is not applied: the whole value is wanted. Not here: asking f
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -22,6 +22,7 @@ OVERHEAD: Final = 300  # bytes that a value counts beside itself
 FIRST_PAUSE: Final = 1.0  # seconds between two questions for the same value; doubles while it does not help
 LONGEST_PAUSE: Final = 60.0
 MOST_WANTED: Final = 1000  # keys; with more, whole rooms are asked for
+TOGETHER: Final = 16  # keys of one room that are asked for one by one; more are asked for with all others
 EVERY: Final = None  # in the place of a key: all of the room
 
 Wanted: TypeAlias = tuple[str, str | None]  # (room, key), or (room, EVERY)
@@ -125,14 +126,25 @@ class Values:
     # What is asked for.
 
     def due(self, now: float) -> list[Wanted]:
-        """What is to be asked for now. Each is asked for once, until it is wanted again."""
+        """What is to be asked for now: many keys of one room together. Each is asked for once, until it is wanted
+        again.
+        """
+        keys = Counter(
+            room
+            for (room, key), want in self._wants.items()
+            if key is not EVERY and want.open and want.not_before <= now
+        )
+        together = {room for room, count in keys.items() if count > TOGETHER}
+        for room in together:
+            self._want((room, EVERY), now)
         found = []
         for wanted, want in self._wants.items():
             if want.open and want.not_before <= now:
                 want.open = False
                 want.not_before = now + want.pause
                 want.pause = min(2 * want.pause, LONGEST_PAUSE)
-                found.append(wanted)
+                if wanted[1] is EVERY or wanted[0] not in together:
+                    found.append(wanted)
         return found
 
     def next(self) -> float | None:

@@ -137,7 +137,7 @@ def test_the_commands_that_dev_prints_as_next_steps_exist(dev: Dev):
 
 def test_what_pub_says_sub_hears(dev: Dev):
     listener = subprocess.Popen(
-        [*RELAY, "sub", "lobby", "--count", "3", "--url", dev.url],
+        [*RELAY, "sub", "lobby", "--count", "3", "--delta", "--url", dev.url],
         cwd=dev.folder,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -150,7 +150,8 @@ def test_what_pub_says_sub_hears(dev: Dev):
     try:
         assert listener.stderr is not None
         assert listener.stderr.readline() == "listening to lobby; Ctrl-C ends\n"
-        told = run("pub", "lobby", "-", "--url", dev.url, folder=dev.folder, stdin="one\ntwo\x1b[2J\n")
+        confirmed = ("--to", "dev", "--confirm", "20")
+        told = run("pub", "lobby", "-", *confirmed, "--url", dev.url, folder=dev.folder, stdin="one\ntwo\x1b[2J\n")
         assert told.returncode == 0, told.stderr
         late = run("sub", "lobby", "--last", "2", "-n", "1", "--json", "--url", dev.url, folder=dev.folder)
         assert late.returncode == 0, late.stderr
@@ -165,6 +166,15 @@ def test_what_pub_says_sub_hears(dev: Dev):
     assert said == ["dev: one", r"dev: two\x1b[2J", 'dev: {"n": 3}']
     event = json.loads(late.stdout)
     assert (event["t"], event["room"], event["from"], event["data"]) == ("message", "lobby", "dev", "one")
+
+
+def test_pub_says_when_nobody_could_confirm(dev: Dev):
+    result = run("pub", "lobby", "x", "--to", "nobody", "--confirm", "5", "--url", dev.url, folder=dev.folder)
+    assert result.returncode == 1
+    assert result.stderr.startswith("refused: no_such_subject: ")
+    result = run("pub", "lobby", "x", "--confirm", "5", "--url", dev.url, folder=dev.folder)
+    assert result.returncode == 2
+    assert "--to one subject" in result.stderr
 
 
 def test_a_room_that_nobody_serves_is_refused_in_words(dev: Dev):

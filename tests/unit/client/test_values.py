@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from relay.client import Gap, Left, Message, Renamed, connect
 from relay.client.codec import Codec, understood
-from relay.client.values import EVERY, FIRST_PAUSE, MOST_WANTED, OVERHEAD, Values
+from relay.client.values import EVERY, FIRST_PAUSE, MOST_WANTED, OVERHEAD, TOGETHER, Values
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.model import Message as Published
@@ -282,12 +282,26 @@ def test_what_is_kept_is_bounded_and_so_is_what_is_wanted() -> None:
     assert values.take(patch(2001, 2000, "huge", a=1), 0.0) == (), "it is too large to be kept"
     for number in range(2 * MOST_WANTED):
         values.take(patch(3000 + number, 1, f"new {number}", a=1), 0.0)
-    wanted = values.due(0.0)
-    assert len(wanted) == MOST_WANTED + 1
-    assert wanted[-1] == ("r", EVERY)
+    assert len(values._wants) == MOST_WANTED + 1
+    assert values.due(0.0) == [("r", EVERY)]
     values.left("r")
     assert values.kept_bytes == 0
     assert values.due(1e9) == []
+
+
+def test_many_keys_are_asked_for_together_and_no_more_often_than_one() -> None:
+    values = made()
+    for number in range(TOGETHER):
+        values.take(patch(number + 1, 500, str(number), a=1), 0.0)
+    assert values.due(0.0) == [("r", str(number)) for number in range(TOGETHER)]
+    asked = []
+    for second in range(20):
+        for number in range(TOGETHER + 1):
+            values.take(patch(1000 + 100 * second + number, 500, f"other {number}", a=1), float(second))
+        asked += [(second, key) for _, key in values.due(float(second))]
+    assert asked[:3] == [(0, EVERY), (1, EVERY), (3, EVERY)]
+    assert {key for _, key in asked} == {EVERY}
+    assert len(asked) < 8
 
 
 def test_what_is_heard_again_is_not_told_again_unless_it_is_wanted() -> None:
