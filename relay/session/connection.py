@@ -256,6 +256,8 @@ class Connection:
         """Tells a new socket what the last one was told."""
         if self.work is not None and self.work.full:
             self.wire.hold(Hold.WORK, True)
+        if self.spending is not None and self.spending.holds:
+            self.wire.hold(Hold.QUOTA, True)
         if self._readers:
             self.wire.hold(Hold.READERS, True)
 

@@ -23,13 +23,14 @@ def publish(connection: Connection, room: Room, message: Message, command: Publi
     """By a plugin's sync hook. Raises Refused, with the request's id."""
     if not begin(connection, room, command):
         return
+    before = room.numbered
     try:
         room.handler.message(room, connection, message)
     except Refused as refused:
         give_up(connection, room, command)
         refused.request = command.id
         raise
-    settle(connection, room, command)
+    settle(connection, room, command, said=room.numbered > before)
 
 
 async def publish_later(connection: Connection, room: Room, message: Message, command: Publish) -> None:
@@ -37,12 +38,13 @@ async def publish_later(connection: Connection, room: Room, message: Message, co
     try:
         if not begin(connection, room, command):
             return
+        before = room.numbered
         try:
             await room.handler.later("on_message", room, connection, message)
         except BaseException:
             give_up(connection, room, command)
             raise
-        settle(connection, room, command)
+        settle(connection, room, command, said=room.numbered > before)
     except Refused as refused:
         connection.refuse(command.id, refused)
 
@@ -86,12 +88,12 @@ def give_up(connection: Connection, room: Room, command: Publish) -> None:
         room.receipts.failed(connection.subject, command.once)
 
 
-def settle(connection: Connection, room: Room, command: Publish) -> None:
-    """The plugin is done with it."""
+def settle(connection: Connection, room: Room, command: Publish, *, said: bool) -> None:
+    """The plugin is done with it. `said`: something was said in the room meanwhile; else nobody can confirm it."""
     offset = room.numbered
     journal = room.journal
     if journal is None:
-        _done(connection, room, command, offset)
+        _done(connection, room, command, offset, said=said)
         return
     if command.once is not None:
         journal.receipt(room, connection.subject, command.once, offset, connection.hub.clock())
@@ -100,14 +102,16 @@ def settle(connection: Connection, room: Room, command: Publish) -> None:
         give_up(connection, room, command)
         connection.refuse(command.id, refused)
 
-    journal.afterwards(lambda: _done(connection, room, command, offset), failed)
+    journal.afterwards(lambda: _done(connection, room, command, offset, said=said), failed)
 
 
-def _done(connection: Connection, room: Room, command: Publish, offset: int) -> None:
+def _done(connection: Connection, room: Room, command: Publish, offset: int, *, said: bool) -> None:
     if command.once is not None:
         hub = connection.hub
         hub.receipts(room).done(connection.subject, command.once, offset, hub.clock())
     if command.confirm is None or command.id is None:
         connection.ok(command.id, {"offset": offset})
+    elif not said:
+        connection.ok(command.id, {"offset": offset, "delivered": 0})
     else:
         connection.services.acks.ask(connection, room, command, offset)

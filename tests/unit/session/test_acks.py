@@ -8,6 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from relay.model import Message
+from relay.plugin.api import Peer, Plugin, Room
+from relay.rooms import moving
 from tests.unit.protocols.table import MSGPACK
 from tests.unit.session.kit import House, open_house, settings
 from tests.unit.session.plugins import Quick, Slow
@@ -175,3 +178,64 @@ async def test_a_receiver_that_comes_back_in_time_confirms(autojump_clock: MockC
         again.say(t="ack", room="q:a", offset=1)
         assert ann.heard() == [{"t": "ok", "id": 1, "offset": 1, "delivered": 1}]
         end(again)
+
+
+async def test_a_room_that_begins_anew_has_messages_of_its_own_to_confirm(autojump_clock: MockClock) -> None:
+    async with open_house({"none": (Quick, {})}) as house:
+        ann, bob = house.client("ann"), house.client("bob")
+        for round_ in (1, 2):
+            for client in (ann, bob):
+                client.join("none:a")
+            ann.say(**TAXI, room="none:a", id=round_, confirm=5.0)
+            if round_ == 2:
+                break
+            await trio.sleep(2)
+            for client in (ann, bob):
+                client.ask(t="leave", room="none:a")
+        await trio.sleep(3.5)
+        (answer,) = (said for said in ann.heard() if said.get("id") == 1)
+        assert answer["code"] == "timeout"
+        bob.say(t="ack", room="none:a", offset=1)
+        assert ann.heard() == [{"t": "ok", "id": 2, "offset": 1, "delivered": 1}]
+        assert house_is_quiet(house)
+
+
+async def test_a_room_that_is_renamed_takes_what_is_to_be_confirmed_along(autojump_clock: MockClock) -> None:
+    async with open_house(PLUGINS) as house:
+        ann, bob = house.client("ann"), house.client("bob")
+        ann.join("q:a")
+        bob.join("q:a")
+        ann.say(**TAXI, room="q:a", id=1, confirm=5.0)
+        room = moving.rename(house.hub, "q:a", "q:b")
+        assert room is not None
+        moving.tell(house.hub, room, "q:a")
+        bob.say(t="ack", room="q:b", offset=1)
+        assert ann.heard()[-1] == {"t": "ok", "id": 1, "offset": 1, "delivered": 1}
+
+
+async def test_what_the_plugin_keeps_to_itself_is_delivered_to_nobody(autojump_clock: MockClock) -> None:
+    class Silent(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            if message.data.value() != "taxi":
+                room.broadcast(message, sender=sender)
+
+    async with open_house({"mute": (Silent, {})}) as house:
+        ann, bob = house.client("ann"), house.client("bob")
+        ann.join("mute:a")
+        bob.join("mute:a")
+        ann.say(t="publish", room="mute:a", data="aloud")
+        bob.heard()
+        assert ann.ask(**TAXI, room="mute:a", confirm=5.0) == {"t": "ok", "offset": 1, "delivered": 0}
+        assert bob.heard() == []
+
+
+async def test_nothing_is_kept_for_a_publisher_that_has_gone(autojump_clock: MockClock) -> None:
+    async with open_house(PLUGINS, settings(timeouts={"ack": 0.0})) as house:
+        ann, bob = house.client("ann"), house.client("bob")
+        ann.join("q:a")
+        bob.join("q:a")
+        ann.say(**TAXI, room="q:a", id=1, confirm=1e9)
+        assert not house_is_quiet(house)
+        ann.connection.close(_gone())
+        ann.connection.lost()
+        assert house_is_quiet(house)
