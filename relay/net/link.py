@@ -30,7 +30,7 @@ from relay.protocols.frames import PING, PONG, close_frame, frame
 from relay.session.connection import Connection
 from relay.session.services import Services
 from relay.session.timers import Timer
-from relay.session.wire import Hold
+from relay.session.wire import Hold, Producer
 
 log = logging.getLogger("relay.net")
 
@@ -75,7 +75,7 @@ class Link(Reader):
         self.opened_at = services.wall()
         self.pinged = self.heard
         self._full: Lane | None = None  # it overflowed: the end, as soon as nobody is in the middle of something
-        self._producers: set[Connection] | None = None  # who waits for this client to read
+        self._producers: set[Producer] | None = None  # who waits for this client to read
         self._patience: Timer | None = None
         self._awaits = True  # the client's close frame may still come
         self._deadline: Timer | None = None
@@ -84,7 +84,7 @@ class Link(Reader):
         """From now on the poller drives this connection. `early` came behind the request head."""
         self._started = True
         self.engine.message = self.connection.message
-        self._producer = self.connection.main
+        self._producer = self.connection
         if self.connection.main.spending is not None:
             self.pace_anew()
         self._poller.add(self.transport.fd, self)
@@ -211,7 +211,7 @@ class Link(Reader):
     def congested(self, lane: Lane) -> None:
         """More waits for this client than its channel holds: who sends it waits too, for a while."""
         producer = self.services.producer
-        if producer is None or producer is self.connection.main or self.connection.closing is not None:
+        if producer is None or producer.main is self.connection.main or self.connection.closing is not None:
             return
         if self._producers is None:
             self._producers = set()
@@ -224,7 +224,7 @@ class Link(Reader):
             self._producers.add(producer)
             self.services.counters.paused += 1
             why = f"not read until a slow reader of channel {lane.name} has caught up"
-            producer.note("throttled", "slow_reader", lane.setting, why)
+            producer.main.note("throttled", "slow_reader", lane.setting, why)
             producer.wait_for(self)
 
     def relieved(self, lane: Lane) -> None:

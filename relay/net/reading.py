@@ -21,7 +21,7 @@ from relay.session.leg import Leg
 from relay.session.resume import Resuming
 from relay.session.services import Services
 from relay.session.timers import Timer
-from relay.session.wire import Hold
+from relay.session.wire import Hold, Producer
 
 _TURNS: Final = range(16)  # reads one connection may do before the next has its turn
 BUSY: Final = 0.002  # seconds: who was read so short a time ago probably has more than one record waiting
@@ -57,7 +57,7 @@ class Reader(ABC):
         self._pace = Pace(services.message_rate, services.byte_rate)
         self._step = self._pace.messages_step
         self._uncounted = self._counted_bytes = 0
-        self._producer: Connection | None = None
+        self._producer: Producer | None = None
 
     def readable(self, now: float) -> None:
         """One read, because finding out that there is no more costs as much; more where more is likely.

@@ -26,6 +26,7 @@ from relay.session.work import Spawn
 
 if TYPE_CHECKING:
     from relay.session.connection import Connection
+    from relay.session.wire import Producer
 
 KeyFetch: TypeAlias = Callable[[str | None], Awaitable[bool]]
 """Waits until the key of that id is known, True; False: it is not to be had."""
@@ -66,8 +67,8 @@ class Services:
     """Sessions that have lost their socket, and the tickets for them."""
     acks: Acks = field(default_factory=Acks)
     """Messages whose arrival somebody waits for."""
-    producer: Connection | None = None
-    """Whose message is being handled just now: who waits if its readers cannot keep up."""
+    producer: Producer | None = None
+    """By which socket the message came that is being handled just now: it waits if its readers cannot keep up."""
     quotas: Quotas = field(default_factory=Quotas)
     """In force for connections that come from now on."""
     own_settings: Mapping[str, str] = field(default_factory=dict)

@@ -28,6 +28,20 @@ class Hold(enum.IntFlag):
     """It has spent more of a quota than there was."""
 
 
+class Producer(Protocol):
+    """A socket's side of its session: the session itself for the first, a leg for each other one."""
+
+    @property
+    def main(self) -> Connection:
+        """The session."""
+
+    def wait_for(self, reader: object) -> None:
+        """This socket is read no further until `reader` has caught up, or has gone."""
+
+    def waited_for(self, reader: object) -> None:
+        """That reader is no reason to wait any more."""
+
+
 class Wire(Protocol):
     """A socket with an outbox."""
 

@@ -25,6 +25,7 @@ from relay.net.transport import Transport
 from relay.plugin.api import Plugin
 from relay.protocols.base import WireProtocol
 from relay.session.connection import Connection
+from relay.session.leg import Leg
 from tests.unit.protocols.table import JSON
 from tests.unit.session.kit import House, identity, settings
 
@@ -105,6 +106,17 @@ class Net(House):
         )
         self.clients.append(Client(link, client))
         link.start(early, last)
+        return self.clients[-1]
+
+    def second(self, main: Client, *channels: str) -> Client:
+        """One more socket of a client's session, by which those channels leave."""
+        server, sock = tcp_pair(small=False)
+        transport = Transport(server, unsent_bytes=self.config.outbox.unsent_bytes)
+        link = Link(self.services, transport, self.poller, self.poller.tick, self.engine_limits)
+        session = main.link.connection.main
+        link.connection = Leg(session, link, session.identity, [self.channels.index(name) for name in channels])
+        self.clients.append(Client(link, sock))
+        link.start(b"")
         return self.clients[-1]
 
 

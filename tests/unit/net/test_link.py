@@ -463,6 +463,23 @@ async def test_a_slow_reader_slows_the_producer_and_nothing_is_lost(poller: str)
         assert net.counters.dropped == {}
 
 
+async def test_who_publishes_by_another_socket_of_its_session_is_slowed_down_there() -> None:
+    async with open_net(PLUGINS, settings(channels=PAUSING)) as net:
+        slow = net.connect("slow", small=True)
+        await slow.join("bulky:a")
+        ann = net.connect("ann")
+        await ann.join("bulky:a")
+        other = net.second(ann, "urgent")
+        messages = b"".join(say(t="publish", room="bulky:a", data={"n": n, "x": "y" * 4000}) for n in range(200))
+        net.nursery.start_soon(other.send, messages)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await ann.send(say(t="ping"))
+        assert await ann.hear_until("pong"), "it is not to blame"
+        heard = [await slow.hear_until("message") for _ in range(200)]
+        assert [said["data"]["n"] for said in heard] == list(range(200))
+        assert net.counters.dropped == {}
+
+
 async def test_a_producer_is_let_go_when_its_reader_goes() -> None:
     async with open_net(PLUGINS, settings(channels=PAUSING)) as net:
         slow = net.connect("slow", small=True)
