@@ -240,6 +240,7 @@ class Connection:
         self.stop_parts()
         if self.spending is not None:
             self.spending.end()
+        self.services.acks.forget(self)
         self.services.closed(self.subject)
 
     def park(self, luggage: Any) -> bool:

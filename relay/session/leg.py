@@ -44,6 +44,8 @@ class Leg:
         self.main.legs.append(self)
         if self.main.work is not None and self.main.work.full:
             self.wire.hold(Hold.WORK, True)
+        if self.main.spending is not None and self.main.spending.holds:
+            self.wire.hold(Hold.QUOTA, True)
         for index in self._channels:
             self.main.junction().divert(index, self.wire.outbox)
 

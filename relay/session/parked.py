@@ -61,7 +61,9 @@ class Parked:
     `sent` is how far each room's messages had been written when the socket was lost, but for those in `unsent`.
     """
 
-    __slots__ = ("_later", "_timer", "_told", "connection", "luggage", "outbox", "resumption", "sent", "unsent")
+    __slots__ = (
+        "_full", "_later", "_timer", "_told", "connection", "luggage", "outbox", "resumption", "sent", "unsent",
+    )  # fmt: skip
 
     outbox: Outbox
 
@@ -72,6 +74,7 @@ class Parked:
         self.luggage: Any = None
         self._timer: Timer | None = None
         self._later: Timer | None = None
+        self._full: CloseReason | None = None  # more was said than may wait: the end, soon
         self._told = CloseReason(CloseCode.GOING_AWAY, "the client did not come back", WINDOW)
         self.outbox = Shelf(Outbox(services.channels, self, connection.outbox.tick), self)
         self.sent: dict[str, Position] = {}
@@ -184,10 +187,11 @@ class Parked:
         """It is over, but not now: who puts may be walking through the members of a room."""
         connection = self.connection
         connection.count_drops(room, lane.name, "closed", 1)
-        if self._later is None:
+        if self._full is None:
             services = connection.services
-            reason = CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)
-            self._later = services.timers.at(services.monotonic(), lambda: connection.close(reason))
+            full = CloseReason(CloseCode.TOO_SLOW, f"channel {lane.name} is full", lane.setting, 1.0, 1.0)
+            self._full = full
+            self._later = services.timers.at(services.monotonic(), lambda: connection.close(full))
 
     def congested(self, lane: Lane) -> None:
         """Nobody waits for somebody who is not there: at twice the capacity the newest is dropped, and told."""
@@ -233,6 +237,11 @@ class Parked:
             self._later.cancel()
         self.resumption.parked.pop(connection.session, None)
         connection.parked = None
+        if self._full is not None:
+            connection.close(self._full)
+        if connection.closing is not None:  # since it has this socket
+            connection.services.counters.resumes["closed"] += 1
+            return
         connection.services.counters.resumes["resumed"] += 1
         channels, shelf = connection.hub.channels, self.shelf
         sums = [0] * len(channels)

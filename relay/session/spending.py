@@ -89,6 +89,11 @@ class Spending:
         self._delivered: dict[str, tuple[Bound, ...]] = {}
         self._timer: Timer | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Its sockets are not read just now, and one more would not be either."""
+        return self._timer is not None
+
     def bounds(self, rules: tuple[Rule, ...], room: str = "") -> tuple[Bound, ...]:
         """The buckets to take from for what happens in a room."""
         plugin = self._plugin(room) if room else ""

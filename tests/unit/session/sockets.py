@@ -10,6 +10,8 @@ from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseReason
 from relay.protocols.base import WireProtocol
+from relay.session.connection import Connection
+from relay.session.metered import Metered
 from relay.session.resume import Resuming
 from relay.session.wire import Hold
 from tests.unit.protocols.table import JSON
@@ -85,12 +87,14 @@ class Socket:
         return answer
 
 
-def arrive(house: House, subject: str = "ann", *, protocol: WireProtocol = JSON.protocol, ask: bool = True) -> Socket:
-    from relay.session.connection import Connection
-
+def arrive(
+    house: House, subject: str = "ann", *, protocol: WireProtocol = JSON.protocol, ask: bool = True,
+    metered: bool = False,
+) -> Socket:  # fmt: skip
     socket = Socket(house)
     name = f"session{len(house.services.sessions)}of{subject}"
-    connection = Connection(house.services, socket, identity(subject), protocol, name)
+    kind = Metered if metered else Connection
+    connection = kind(house.services, socket, identity(subject), protocol, name)
     connection.resumes = 0 if ask else -1
     socket.adopt(connection, connection.message, None)
     connection.start()

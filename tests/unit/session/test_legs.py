@@ -10,6 +10,7 @@ from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason
 from relay.session.leg import Leg
+from relay.session.spending import Spending
 from relay.session.wire import Hold
 from tests.unit.session.kit import Client, House, channels, heard, open_house, settings
 from tests.unit.session.plugins import Quick
@@ -191,3 +192,12 @@ async def test_the_socket_that_a_reader_cannot_keep_up_with_is_the_one_that_wait
         producer.waited_for(other)
         assert held[-1] is False
         assert not (ann.held if by_second else second.holds)
+
+
+async def test_a_new_socket_waits_for_what_the_session_owes_a_quota() -> None:
+    async with open_house(PLUGINS) as house:
+        ann, _ = joined(house)
+        spending = ann.connection.spending = Spending(ann.connection)
+        spending._timer = house.services.timers.at(1e9, lambda: None)
+        second = Second(house, ann, "urgent")
+        assert second.holds == [True]

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from relay.errors import CloseReason
 from relay.session.leg import Leg
+from relay.session.parked import PATIENCE
 from relay.session.resume import Resuming
 from relay.session.wire import Hold
 from tests.unit.session.kit import channels, identity, open_house, settings
@@ -185,3 +186,62 @@ async def test_what_it_was_held_for_holds_the_next_socket(autojump_clock: MockCl
         ann.session.waited_for(reader)
         assert again.held == set()
         end(again)
+
+
+async def test_what_it_owes_a_quota_the_next_socket_waits_for_too(autojump_clock: MockClock) -> None:
+    quotas = {"chat": {"counts": "messages_in", "per": "room", "rate": 1.0, "burst": 1.0, "at_limit": "slow"}}
+    async with open_house(PLUGINS, settings(quotas=quotas)) as house:
+        ann = arrive(house, metered=True)
+        word = ticket(ann)
+        ann.join("q:a")
+        for number in range(3):
+            ann.say(t="publish", room="q:a", data=number)
+        assert ann.held == {Hold.QUOTA}
+        ann.abort()
+        again, _, _ = resumed(house, word)
+        assert again.held == {Hold.QUOTA}
+        await trio.sleep(3)
+        assert again.held == set()
+        end(again)
+
+
+async def test_a_session_that_is_closed_before_its_client_has_said_what_it_has_is_closed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(PLUGINS) as house:
+        ann = arrive(house)
+        word = ticket(ann)
+        ann.join("q:a")
+        ann.abort()
+        again = come_back(house, word)
+        assert again is not None
+        ann.session.close(CloseReason(1008, "enough"))  # type: ignore[arg-type]
+        assert again.closed is not None
+        before = len(again.heard())
+        again.say(t="resume", rooms={})
+        ann.session.lost()
+        await trio.sleep(PATIENCE + 1)
+        assert (before, again.heard()) == (1, []), "nothing comes behind the end"
+        assert house.services.resumption.parked == {}
+        assert dict(house.counters.resumes) == {"waiting": 1, "closed": 1}
+
+
+async def test_what_did_not_fit_ends_the_session_though_its_client_comes_back_at_that_moment(
+    autojump_clock: MockClock,
+) -> None:
+    config = settings(channels=channels(default={"capacity": 4096}), limits={"message_bytes": 1024})
+    async with open_house(PLUGINS, config) as house:
+        bob = house.client("bob")
+        bob.join("none:a")
+        ann = arrive(house)
+        word = ticket(ann)
+        ann.join("none:a")
+        ann.abort()
+        for _ in range(10):
+            bob.ask(t="publish", room="none:a", data="x" * 1000)
+        again = come_back(house, word)
+        assert again is not None
+        again.say(t="resume", id=1, rooms={})
+        assert again.closed is not None
+        assert (again.closed.code, again.closed.setting) == (4208, "channels.default.capacity")
+        ann.session.lost()
