@@ -93,13 +93,15 @@ class Wheel:
     """Gives every connection one beat in each period, and one check `timeout` seconds after it, spread evenly over
     slots.
 
-    A period of 0 switches it off. A timeout longer than the period is cut to just under it.
+    A period of 0 switches it off. A timeout longer than the period is cut to just under it. A slot is a second; of a
+    period of more than an hour more than that.
     """
 
     STEP: Final = 1.0
+    MOST: Final = 3600
 
     def __init__(self, period: float, timeout: float) -> None:
-        count = max(2, round(period / self.STEP)) if period else 0
+        count = max(2, round(min(period / self.STEP, self.MOST))) if period else 0
         self.slots: Final[list[set[Beating]]] = [set() for _ in range(count)]
         self.period: Final = period
         self.step: Final = period / count if count else 0.0

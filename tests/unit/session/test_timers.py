@@ -230,3 +230,12 @@ def test_those_who_came_one_by_one_are_spread_over_the_slots() -> None:
         if number % 4 == 3:
             wheel.turn(float(number))
     assert Counter(len(slot) for slot in wheel.slots) == {4: 25}
+
+
+def test_a_period_of_years_is_no_crowd_of_slots() -> None:
+    wheel, one = Wheel(1e9, 20.0), Beaten()
+    assert len(wheel.slots) == Wheel.MOST
+    assert wheel.step * len(wheel.slots) == pytest.approx(1e9)
+    wheel.add(one)
+    turn(wheel, 1e9)
+    assert one.beats == pytest.approx([1e9])
