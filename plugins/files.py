@@ -57,6 +57,9 @@ class Files(Plugin):
         self._kept: dict[File, None] = {}  # of all rooms, oldest first
         self._bytes = 0
 
+    def on_reload(self, before: Any) -> None:
+        self._kept, self._bytes = before._kept, before._bytes
+
     def on_open(self, room: Room) -> None:
         room.state["shelf"] = {}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plugins.files import Files
 from relay.errors import ConfigError, Refused
-from relay.plugin.api import Kind, Payload
+from relay.plugin.api import Kind, Message, Payload
 from relay.plugin.testing import Member, PluginTester
 
 
@@ -187,3 +187,19 @@ def test_what_is_kept_is_bounded_whatever_comes(published: list[tuple[str, str, 
                     assert listed == [file for file in expected if file[0] == one]
 
     trio.run(go)
+
+
+async def test_a_reload_goes_on_counting_what_is_kept() -> None:
+    async with PluginTester(Files, settings={"keep": 2}) as tester:
+        ann = await tester.join("files:a", "ann")
+        await ann.publish(bytes(10), key="old")
+        new = Files("files", tester.plugin.settings, tester.plugin.relay)
+        new.on_reload(tester.plugin)
+        room = tester.room("files:a")
+        for name in ("old", "b", "c"):
+            message = Message("files:a", Payload(Kind.BINARY, bytes(5)), "ann", None, name)
+            new.on_message(room, ann, message)
+        assert [file["file"] for file in new.on_call(room, ann, "list", None)] == ["b", "c"]
+        assert new._bytes == 10
+        new.on_empty(room)
+        assert (new._kept, new._bytes) == ({}, 0)
