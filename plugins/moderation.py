@@ -68,7 +68,7 @@ class Moderation(Plugin):
         action: Annotated[Literal["refuse", "mask"], Meta(description="What becomes of them.")] = "refuse"
         slow_seconds: Annotated[float, Meta(ge=0, description="Slow mode of all rooms; 0: none.")] = 0.0
         file: Annotated[str, Meta(description="Where bans, mutes and slow modes are kept.")] = ""
-        max_entries: Annotated[int, Meta(ge=1, description="Most bans and mutes.")] = 10000
+        max_entries: Annotated[int, Meta(ge=1, description="Most bans and mutes, and slow modes.")] = 10000
 
         def __post_init__(self) -> None:
             if any(not word.strip() for word in self.words):
@@ -189,6 +189,8 @@ class Moderation(Plugin):
     def slow(self, room: Room, caller: Peer, seconds: Annotated[float, Meta(ge=0, le=86400)]) -> None:
         """0: no slow mode here, whatever the settings say."""
         self._may(room, caller, False)
+        if room.name not in self._slow and len(self._slow) >= self.settings.max_entries:
+            raise Refused("too_large", "too many slow modes", setting=f"plugins.{self.name}.max_entries")
         self._slow[room.name] = seconds
         self._note("slow", room.name, f"{seconds:g} s", caller.subject)
 
@@ -223,7 +225,7 @@ class Moderation(Plugin):
     ) -> None:
         if subject in self.settings.moderators:
             raise Refused("forbidden", "moderators are left alone", setting=f"plugins.{self.name}.moderators")
-        if len(self._sentences) >= self.settings.max_entries:
+        if (what, place, subject) not in self._sentences and len(self._sentences) >= self.settings.max_entries:
             self._sentences = {(one.what, one.room, one.subject): one for one in self._in_force()}
             if len(self._sentences) >= self.settings.max_entries:
                 raise Refused("too_large", "too many bans and mutes", setting=f"plugins.{self.name}.max_entries")
@@ -262,7 +264,11 @@ class Moderation(Plugin):
             while True:
                 await self._changed.wait()
                 self._changed = trio.Event()
-                await self.relay.to_thread(self._write, *self._encoded())
+                try:
+                    await self.relay.to_thread(self._write, *self._encoded())
+                except OSError:
+                    self._changed.set()  # it is tried again when this is
+                    raise
         finally:
             self._write(*self._encoded())
 

@@ -204,8 +204,31 @@ async def test_there_are_so_many_sentences_and_old_ones_make_room(wall: list[flo
         await mod.call("moderation.ban", {"subject": "y"})
         with pytest.raises(Refused, match="too many bans and mutes"):
             await mod.call("moderation.ban", {"subject": "z"})
+        await mod.call("moderation.ban", {"subject": "y", "reason": "still"})  # in the place of the other
         wall[0] += 6
         await mod.call("moderation.ban", {"subject": "z"})
+        for room in "ab":
+            await (await tester.join(room, "mod")).call("moderation.slow", {"seconds": 1})
+        with pytest.raises(Refused, match="too many slow modes"):
+            await (await tester.join("c", "mod")).call("moderation.slow", {"seconds": 1})
+        await (await tester.join("b", "mod")).call("moderation.slow", {"seconds": 2})
+
+
+async def test_what_could_not_be_written_is_written_when_it_can_be(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    folder = tmp_path / "not there yet"
+    async with moderated(file=str(folder / "moderation.json")) as tester:
+        mod = await tester.join("a", "mod")
+        await mod.call("moderation.ban", {"subject": "bob"})
+        with trio.fail_after(100):
+            while not tester.failures:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        folder.mkdir()
+        with trio.fail_after(100):
+            while not list(folder.iterdir()):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+    assert msgspec.json.decode((folder / "moderation.json").read_bytes())["sentences"][0]["subject"] == "bob"
 
 
 async def test_the_page_is_for_moderators() -> None:
