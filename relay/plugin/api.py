@@ -92,7 +92,8 @@ class Relay(Protocol):
     def after(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
         """Calls a function of the plugin once, `seconds` from now; an async one gets a task of its own.
 
-        What it raises is the plugin's failure. Raises RuntimeError beyond supervision.tasks timers.
+        What it raises is the plugin's failure; so is a task beyond supervision.tasks, which is not started. Raises
+        RuntimeError beyond supervision.tasks timers.
         """
 
     def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:

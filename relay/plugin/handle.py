@@ -55,7 +55,7 @@ class Timer:
             self._handle.timers.discard(self)
         else:
             self.book(self.every)  # before it runs: what it takes does not make it late
-        self._handle.owner.background.timer(action)
+        self._handle.due(action)
 
 
 class Handle:
@@ -99,8 +99,16 @@ class Handle:
     def after(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
         return self._book(seconds, None, partial(function, *args))
 
+    def due(self, action: Callable[[], Any]) -> None:
+        """What a timer does. An async one needs a task; one that comes when all are taken is the plugin's failure."""
+        background = self.owner.background
+        if is_async(action) and background.tasks >= self._most and not self.owner.off:
+            self.owner.faults.failed("timer", None, self._too_many("tasks"))
+        else:
+            background.timer(action)
+
     def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
-        if seconds < 0.001:
+        if not seconds >= 0.001:  # nor is what is no number
             raise ValueError("a timer may run a thousand times a second, not more often")
         return self._book(seconds, seconds, partial(function, *args))
 
@@ -117,7 +125,10 @@ class Handle:
 
     def _check_room_for_one_more(self, what: str, there_are: int) -> None:
         if there_are >= self._most:
-            raise RuntimeError(f"a plugin may have {self._most} {what} [supervision.tasks]")
+            raise self._too_many(what)
+
+    def _too_many(self, what: str) -> RuntimeError:
+        return RuntimeError(f"a plugin may have {self._most} {what} [supervision.tasks]")
 
     def counter(self, name: str, help: str, labels: Iterable[str] = ()) -> Meter:
         return self.meters.make("counter", name, help, tuple(labels))

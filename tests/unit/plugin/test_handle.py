@@ -83,8 +83,19 @@ async def test_timers_and_tasks_are_bounded() -> None:
         for one_more in (lambda: relay.after(1, print), lambda: relay.spawn(trio.sleep_forever)):
             with pytest.raises(RuntimeError, match=r"supervision\.tasks"):
                 one_more()
-        with pytest.raises(ValueError, match="not more often"):
-            relay.every(0, print)
+        for often in (0, -1.0, float("nan")):
+            with pytest.raises(ValueError, match="not more often"):
+                relay.every(often, print)
+
+
+async def test_timers_that_start_tasks_are_bounded_as_tasks_are(autojump_clock: trio.testing.MockClock) -> None:
+    async with PluginTester(Clock) as tester:
+        relay = relay_of(tester)
+        timer = relay.every(0.01, trio.sleep_forever)
+        await trio.sleep(11)
+        timer.cancel()
+        assert tester.supervised.background.tasks == 1000
+        assert "supervision.tasks" in str(tester.failures[-1])
 
 
 async def test_timers_work_without_a_mock_clock_by_advancing() -> None:
