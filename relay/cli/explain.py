@@ -7,8 +7,8 @@ the answer says what happened, which setting did it, where that setting stands, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import click
@@ -31,6 +31,15 @@ WORDS: Final = {
 }
 CODES: Final = {"kicked": "forbidden"}
 WIDTH: Final = 100
+HELD: Final = {
+    "rate": "its rate",
+    "quota": "a quota it is ahead of",
+    "work": "requests that wait for plugins",
+    "readers": "slow readers of what it says",
+}
+"""Why a connection is not read (net/reading)."""
+
+Find: TypeAlias = "Callable[[ApiClient, str, int], dict[str, Any]]"
 
 
 @click.group()
@@ -48,19 +57,28 @@ def explain() -> None:
     """
 
 
-def _limit(function: Any) -> Any:
-    function = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-    return click.option(
-        "-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Decisions to show."
-    )(function)
+def _answers(about: str, argument: str, title: str = "") -> Callable[[Find], click.Command]:
+    """Makes a command of what looks up, for whoever is named, the connections there are and so many decisions."""
+
+    def made(find: Find) -> click.Command:
+        @explain.command(about, help=find.__doc__)
+        @click.argument("who", metavar=argument)
+        @click.option(
+            "-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Decisions to show."
+        )
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @config_options
+        @api_options
+        def command(source: Source, api: ApiClient, who: str, limit: int, as_json: bool) -> None:
+            _show(f"{title or about} {who}", find(api, who, limit), as_json)
+
+        return command
+
+    return made
 
 
-@explain.command("conn")
-@click.argument("session")
-@_limit
-@config_options
-@api_options
-def explain_conn(source: Source, api: ApiClient, session: str, limit: int, as_json: bool) -> None:
+@_answers("conn", "SESSION", title="session")
+def explain_conn(api: ApiClient, session: str, limit: int) -> dict[str, Any]:
     """Explain one connection, by the session's name in `hello` and in the log."""
     found = _decisions(api, limit, session=session)
     try:
@@ -69,37 +87,25 @@ def explain_conn(source: Source, api: ApiClient, session: str, limit: int, as_js
         if error.code != "no_such_session":
             fail(str(error))
         found["connections"] = []
-    _show(f"session {session}", found, as_json)
+    return found
 
 
-@explain.command("subject")
-@click.argument("name")
-@_limit
-@config_options
-@api_options
-def explain_subject(source: Source, api: ApiClient, name: str, limit: int, as_json: bool) -> None:
+@_answers("subject", "NAME")
+def explain_subject(api: ApiClient, name: str, limit: int) -> dict[str, Any]:
     """Explain what happened to a user: the connections there are, and recent decisions."""
-    _show(f"subject {name}", _about(api, limit, subject=name), as_json)
+    return _about(api, limit, subject=name)
 
 
-@explain.command("room")
-@click.argument("name")
-@_limit
-@config_options
-@api_options
-def explain_room(source: Source, api: ApiClient, name: str, limit: int, as_json: bool) -> None:
+@_answers("room", "NAME")
+def explain_room(api: ApiClient, name: str, limit: int) -> dict[str, Any]:
     """Explain what happened in a room."""
-    _show(f"room {name}", _about(api, limit, room=name), as_json)
+    return _about(api, limit, room=name)
 
 
-@explain.command("address")
-@click.argument("ip")
-@_limit
-@config_options
-@api_options
-def explain_address(source: Source, api: ApiClient, ip: str, limit: int, as_json: bool) -> None:
+@_answers("address", "IP")
+def explain_address(api: ApiClient, ip: str, limit: int) -> dict[str, Any]:
     """Explain what happened to an address, refused and failed handshakes included."""
-    _show(f"address {ip}", _about(api, limit, address=ip), as_json)
+    return _about(api, limit, address=ip)
 
 
 @explain.command("code")
@@ -182,8 +188,7 @@ def lines_of(title: str, found: dict[str, Any]) -> Iterable[str]:
 def _connection(one: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["opened_at"]))
     rooms = ", ".join(one["rooms"][:5]) + (" …" if len(one["rooms"]) > 5 else "") or "no room"
-    held = {"rate": "its rate", "work": "requests that wait for plugins", "readers": "slow readers of what it says"}
-    reasons = " and ".join(held.get(reason, reason) for reason in one["not_read_because"])
+    reasons = " and ".join(HELD.get(reason, reason) for reason in one["not_read_because"])
     return (
         f"{one['session']}  {one['subject']} from {one['address']} since {since}, in {rooms}; "
         f"{one['outbox_bytes']} bytes wait for it"

@@ -165,7 +165,7 @@ class Reader(ABC):
             self.services.producer = None
 
     def not_read_because(self) -> list[str]:
-        """Why nothing is read from this client just now: "rate", "work", "readers"; empty: it is read."""
+        """Why nothing is read from this client just now: "rate", "work", "readers", "quota"; empty: it is read."""
         waits_for = [reason.name.lower() for reason in Hold if reason in self._held and reason.name]
         return ["rate"] * self._slowed + waits_for
 

@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
+from relay.cli.explain import HELD
 from relay.cli.root import cli
+from relay.session.wire import Hold
 
 KEY = "key-of-the-test-api"
 DECISION = {
@@ -169,3 +171,7 @@ def test_a_code_is_explained_without_any_relay() -> None:
     assert json.loads(run("code", "rate_limited", "--json").output)["settings"]
     answer = run("code", "rate_limitd")
     assert (answer.exit_code, "did you mean rate_limited?" in answer.output) == (1, True)
+
+
+def test_there_are_words_for_each_reason_not_to_read_a_connection() -> None:
+    assert set(HELD) == {"rate"} | {str(reason.name).lower() for reason in Hold}
