@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import trio
 
 from benchmarks import report
 from benchmarks.ctools import Tools
-from benchmarks.servers import ALL_ROOMS, Paths, Running, Server, Stage, running
+from benchmarks.servers import ALL_ROOMS, Paths, Running, Server, Stage, relay_with, running
 from relay.client.errors import ConnectFailed, Disconnected
 from relay.client.plain import connect_plain
 from relay.config.plugin_table import Supervision
@@ -147,24 +146,12 @@ FAULTS: Final = {
 }
 
 
-def relay_with(fault: Fault, stage: Stage, port: int) -> list[str]:
+def faulty_relay(fault: Fault, stage: Stage, port: int) -> list[str]:
     """The relay as it is shipped, but for what the load itself would run into."""
-    made = stage.certificates
     (stage.folder / "plugins").mkdir(exist_ok=True)
     (stage.folder / "plugins" / "faulty.py").write_text(fault.source)
-    path = stage.folder / "faults.toml"
     apart = 'isolate = "process"\nmemory_bytes = 268435456' if fault.isolate else ""
-    path.write_text(
-        f"""\
-[server]
-listen = ["127.0.0.1:{port}"]
-[internal]
-listen = []
-[tls]
-certificate = {json.dumps(str(made.certificate))}
-key = {json.dumps(str(made.key))}
-[auth]
-keys = [{{ algorithm = "HS256", kid = "bench", secret_file = {json.dumps(str(made.token_secret))} }}]
+    tables = f"""\
 [supervision]
 directory = {json.dumps(str(stage.folder / "plugins"))}
 failures = 0
@@ -177,8 +164,7 @@ how = "{fault.how}"
 [logging]
 level = "warning"
 """
-    )
-    return [sys.executable, "-m", "relay", "serve", "-c", str(path)]
+    return relay_with(stage, port, "faults.toml", tables)
 
 
 class Quiet:
@@ -246,7 +232,7 @@ async def _drain(client: object) -> None:
 
 
 def measure(fault: Fault, stage: Stage, seconds: float) -> Quiet:
-    server = Server("faults", fault.what, partial(relay_with, fault), Paths("", "", ""))
+    server = Server("faults", fault.what, partial(faulty_relay, fault), Paths("", "", ""))
     with running(server, stage) as started:
         quiet = Quiet(started, stage)
         trio.run(quiet.measure, fault, seconds)

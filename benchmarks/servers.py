@@ -85,23 +85,29 @@ class Server:
         return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
 
-def relay_config(stage: Stage, port: int) -> Path:
-    """The relay as a user runs it: TLS, tokens, every limit on. Only those that the load would run into are raised: it
-    is one subject at one address.
+def relay_with(stage: Stage, port: int, name: str, tables: str, internal: str = "") -> list[str]:
+    """How to start a relay on that port, with the stage's certificate and secret, and `tables` of a config file that is
+    called `name`. `internal`: the address of its internal listener; it has none unless one is given.
     """
-    path = stage.folder / "bench.toml"
-    key = {"algorithm": "HS256", "kid": "bench", "secret_file": str(stage.certificates.token_secret)}
+    made = stage.certificates
+    path = stage.folder / name
     path.write_text(
         f"""\
 [server]
 listen = ["127.0.0.1:{port}"]
 [internal]
-listen = ["127.0.0.1:0"]
+listen = {json.dumps([internal] if internal else [])}
 [tls]
-certificate = {json.dumps(str(stage.certificates.certificate))}
-key = {json.dumps(str(stage.certificates.key))}
+certificate = {json.dumps(str(made.certificate))}
+key = {json.dumps(str(made.key))}
 [auth]
-keys = [{{ {", ".join(f"{name} = {json.dumps(value)}" for name, value in key.items())} }}]
+keys = [{{ algorithm = "HS256", kid = "bench", secret_file = {json.dumps(str(made.token_secret))} }}]
+{tables}"""
+    )
+    return [sys.executable, "-m", "relay", "serve", "-c", str(path)]
+
+
+RAISED: Final = """\
 [limits]
 connections_per_address = 20000
 connections_per_subject = 0
@@ -116,12 +122,13 @@ rooms = ["echo:*"]
 level = "warning"
 format = "json"
 """
-    )
-    return path
+"""The relay as a user runs it: TLS, tokens, every limit on. Only those that the load would run into are raised: it is
+one subject at one address.
+"""
 
 
 def _relay(stage: Stage, port: int) -> list[str]:
-    return [sys.executable, "-m", "relay", "serve", "-c", str(relay_config(stage, port))]
+    return relay_with(stage, port, "bench.toml", RAISED, internal="127.0.0.1:0")
 
 
 def _c_loop(*options: str) -> Callable[[Stage, int], list[str]]:

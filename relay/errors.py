@@ -144,7 +144,7 @@ CLOSE_CODES: Final[dict[CloseCode, tuple[str, bool]]] = {
     CloseCode.UNAUTHORIZED: ("The token is missing, invalid, expired or revoked: get a new one first.", False),
     CloseCode.FORBIDDEN: ("The token does not grant this.", False),
     CloseCode.NO_SUCH_ROOM: ("No plugin serves a room of that name.", False),
-    CloseCode.REPLACED: ("A newer connection took the place of this one.", False),
+    CloseCode.REPLACED: ("A plugin let a newer connection take the place of this one.", False),
 }
 
 CLOSE_FOR_STATUS: Final[dict[int, CloseCode]] = {

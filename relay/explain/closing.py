@@ -99,7 +99,7 @@ ABOUT: Final[dict[int, tuple[str, str, str, tuple[str, ...]]]] = {
         ("plugins.NAME.rooms",),
     ),
     4409: (
-        "A newer connection of the same client took over.",
+        "A plugin that lets a client have one connection closed the older one. The relay never does so by itself.",
         "Nothing: the newer one lives.",
         "Two copies of a client with one identity replace each other in turn: give them two.",
         (),
