@@ -99,8 +99,8 @@ class RoomOperations:
         try:
             room = hub.rooms.get(name)
             if room is not None:
-                for peer in list(room.members):
-                    if peer in room.members:
+                for peer in room.peers():
+                    if room.has(peer):
                         hub.remove(peer, room, body.reason, "room_closed")
                         left += 1
                         if not left % AT_ONCE:
@@ -128,7 +128,7 @@ class RoomOperations:
         room = hub.rooms.get(name)
         if room is None:
             raise Refused("no_such_room", "nobody is in a room of that name")
-        found = [peer for peer in room.members if body.subject == peer.subject or body.session == peer.session]
+        found = [peer for peer in room.peers() if body.subject == peer.subject or body.session == peer.session]
         if not found:
             raise Refused("no_such_subject", "who is meant is not in the room")
         for peer in found:

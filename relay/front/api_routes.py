@@ -104,7 +104,7 @@ class Operations:
             found = (link for link in found if link.connection.main.address == wanted["address"])
         if "room" in wanted:
             room = services.hub.rooms.get(wanted["room"])
-            members = room.members if room is not None else {}
+            members = set(room.peers()) if room is not None else set()
             found = (link for link in found if link.connection in members)
         chosen = sorted(found, key=lambda link: link.opened_at, reverse=True)
         limit = asked.number("limit", USUAL, most=MOST)
@@ -157,8 +157,8 @@ class Operations:
             raise Rejected(404, "no_such_room", "nobody is in a room of that name: a room lives while it has members")
         limit = asked.number("limit", USUAL, most=MOST)
         members = [
-            {"session": peer.session, "subject": peer.subject, "may_publish": membership.may_publish}
-            for peer, membership in islice(found.members.items(), limit)
+            {"session": peer.session, "subject": peer.subject, "may_publish": found.may_publish(peer)}
+            for peer in islice(found.peers(), limit)
         ]
         return {**views.room(found), **views.more_of_room(found), "sessions": members, "truncated": len(found) > limit}
 

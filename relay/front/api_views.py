@@ -33,7 +33,7 @@ def connection(link: Link, now: float) -> dict[str, Any]:
         "protocol": one.protocol.name,
         "home": main.home or None,
         "first": one is main,
-        "rooms": sorted(main.hub.memberships(main))[:MOST_ROOMS],
+        "rooms": sorted(main.rooms)[:MOST_ROOMS],
         "opened_at": round(link.opened_at, 3),
         "idle": round(max(0.0, now - link.heard), 3),
         "token_expires": one.identity.expires,
@@ -62,7 +62,9 @@ def room(one: Room) -> dict[str, Any]:
 
 def more_of_room(one: Room) -> dict[str, Any]:
     """What is told of one room alone: drops since it was opened, and its aliases."""
-    drops = [{"channel": channel, "reason": reason, "count": count} for (channel, reason), count in one.drops.items()]
+    drops = [
+        {"channel": channel, "reason": reason, "count": count} for (channel, reason), count in (one.drops or {}).items()
+    ]
     return {"drops": drops, "aliases": one.hub.aliases.of(one.name)}
 
 

@@ -225,7 +225,7 @@ class Pages:
         return Gauges(
             meters=self.meters() if not tenant.name else (),
             rooms=len(hub.rooms),
-            members=sum(len(room.members) for room in hub.rooms.values()),
+            members=sum(room.size for room in hub.rooms.values()),
             published=hub.published,
             delivered=hub.delivered,
             connections_by_protocol=protocols,

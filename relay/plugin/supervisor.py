@@ -124,7 +124,7 @@ class Supervised:
 
     def mark(self, hook: str) -> Mark:
         """What the watchdog sees while that hook runs."""
-        return self._marks.setdefault(hook, Mark(self.title, hook))
+        return self._marks.get(hook) or self._marks.setdefault(hook, Mark(self.title, hook))
 
     @property
     def off(self) -> bool:

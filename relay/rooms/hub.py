@@ -2,7 +2,8 @@
 
 Single-threaded, sync, no locks: nothing here can be interrupted, so there is no order of locks to know. Not here: what
 a room does (plugins), what is waiting for whom (delivery), other nodes (brokers; `forward` is handed in). The one
-rule: both maps change in `join` and `leave` only, and the empty room is freed there.
+rule: both maps (a room's audience, a peer's rooms) change in `join` and `leave` only, and the empty room is freed
+there.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from relay.errors import Refused
 from relay.model import Message
 from relay.rooms.aliases import Aliases
 from relay.rooms.archive import Archive, Record
+from relay.rooms.bounds import Bounds
 from relay.rooms.delta import Delta, forget_key
 from relay.rooms.journal import Journal
 from relay.rooms.presence import Later, Presence, Schedule
 from relay.rooms.receipts import Receipts
-from relay.rooms.room import Membership, Peer, Room, RoomRule, Router
+from relay.rooms.room import ALL_RIGHTS, Peer, Rights, Room, RoomRule, Router
 from relay.rooms.standing import Standing
 from relay.rooms.watching import Watching
 
@@ -64,12 +66,10 @@ class Hub:
         self._receipts = receipts
         self._schedule: Final = schedule if schedule is not None else _no_timers
         self.rooms: Final[dict[str, Room]] = {}
-        self.joined: Final[dict[Peer, dict[str, Membership]]] = {}
         self.aliases: Final = Aliases()
         self.standing: Final = Standing()
         self.watching: Final = Watching()
-        self.open_of: Final[dict[str, int]] = {}  # open rooms by plugin, where their number is bounded
-        self.entered_by: Final[dict[tuple[str, str], int]] = {}  # rooms by (plugin, subject), where that is bounded
+        self.bounds: Final = Bounds()
         self.on_removed: Callable[[Peer, Room, str, str], None] | None = None
         self.on_renamed: Callable[[Peer, Room, str], None] | None = None
         self.put_all: PutAll = put_all  # or what writes at once, while nothing else can come
@@ -91,21 +91,21 @@ class Hub:
                 raise Refused("too_many_open_rooms", retry_after=5.0, setting=self.rooms_setting)
             rule, handler = owner
             self.standing.check(name, self.clock())
-            if rule.max_rooms and self.open_of.get(rule.plugin, 0) >= rule.max_rooms:
-                raise Refused("too_many_open_rooms", retry_after=5.0, setting=f"plugins.{rule.plugin}.max_rooms")
+            self.bounds.check_open(rule)
             handler = self.standing.handler(name, handler)
             room = Room(self, name, rule, handler, self._record(name, rule))
             if rule.presence or rule.presence_claims:
                 room.presence = Presence(room, self._schedule)
+            if room.presence is not None or rule.max_rooms_per_subject:
+                room.counted = {}
             self.rooms[name] = room
-            if rule.max_rooms:
-                self.open_of[rule.plugin] = self.open_of.get(rule.plugin, 0) + 1
+            self.bounds.opened(rule)
             room.holds += 1  # the plugin may use the room while it opens it
             try:
                 handler.opened(room)
             except BaseException:  # the plugin will not have it: there is no room
                 del self.rooms[name]
-                self._uncount(rule)
+                self.bounds.freed(rule)
                 self.archive.sleep(name, _record_of(room))
                 raise
             room.holds -= 1
@@ -140,18 +140,14 @@ class Hub:
 
     def free_if_empty(self, room: Room) -> None:
         """Frees a room nobody is in. Its messages and receipts sleep in the archive; the plugin's state goes."""
-        if not room.members and not room.holds and self.rooms.get(room.name) is room:
+        if not room.size and not room.holds and self.rooms.get(room.name) is room:
             del self.rooms[room.name]
             if room.rule.wildcards:
                 self.watching.freed(room)
-            self._uncount(room.rule)
+            self.bounds.freed(room.rule)
             room.handler.freed(room)
             if room.history or room.receipts:
                 self.archive.sleep(room.name, _record_of(room))
-
-    def _uncount(self, rule: RoomRule) -> None:
-        if rule.max_rooms:
-            self.open_of[rule.plugin] -= 1
 
     def join(
         self,
@@ -162,23 +158,28 @@ class Hub:
         may_see: bool = True,
         claims: Mapping[str, Any] | None = None,
         delta: bool = False,
-    ) -> Membership:
+    ) -> None:
         """Puts a peer into a room; both maps. `claims`: what its token says that others may see. `delta`: it wants to
         hear what has changed alone, where the rule allows that.
 
         Raises Refused("already_joined", "room_full", "too_many_rooms").
         """
-        if peer in room.members:
+        name, rule, mine = room.name, room.rule, peer.rooms
+        if name in mine:
             raise Refused("already_joined")
-        rule = room.rule
-        if rule.max_members and len(room.members) >= rule.max_members:
+        if rule.max_members and room.size >= rule.max_members:
             raise Refused("room_full", "the room is full", setting=f"plugins.{rule.plugin}.max_members")
-        membership = Membership(room, may_publish, may_see)
-        count = room.subjects.get(peer.subject, 0)
-        if rule.max_rooms_per_subject and not count:
-            self._enter(rule, peer.subject)
-        room.members[peer] = membership
-        room.subjects[peer.subject] = count + 1
+        first, counted = False, room.counted
+        if counted is not None:
+            count = counted.get(peer.subject, 0)
+            first = not count
+            if first:
+                self.bounds.enter(rule, peer.subject)
+            counted[peer.subject] = count + 1
+        mine[name] = room
+        if not (may_publish and may_see):
+            self.set_rights(peer, room, Rights(may_publish, may_see))
+        room.size += 1
         if delta and rule.delta:
             if room.delta is None:
                 room.delta = Delta()
@@ -186,67 +187,58 @@ class Hub:
             if room.watchers is not None and peer in room.watchers:
                 room.lose(peer)
         else:
-            room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
-        self.joined.setdefault(peer, {})[room.name] = membership
+            room.hear(peer)
         if room.presence is not None:
-            room.presence.came(peer, claims, first=not count)
+            room.presence.came(peer, claims, first=first)
         if room.handler.has_joined:
             room.handler.joined(room, peer)
-        return membership
 
     def leave(self, peer: Peer, room: Room) -> bool:
         """Takes a peer out of a room; both maps. The empty room is freed here. False: it was not in."""
-        membership = room.members.pop(peer, None)
-        if membership is None:
+        name, mine = room.name, peer.rooms
+        if mine.get(name) is not room:
             return False
-        membership.live = False
+        del mine[name]
+        if peer.rights is not None:
+            self.set_rights(peer, room, ALL_RIGHTS)
+        room.size -= 1
         self._unhear(peer, room)
-        rooms = self.joined[peer]
-        del rooms[room.name]
-        if not rooms:
-            del self.joined[peer]
-        count = room.subjects[peer.subject] - 1
-        if count:
-            room.subjects[peer.subject] = count
-        else:
-            del room.subjects[peer.subject]
-            if room.presence is not None:
-                room.presence.went(peer.subject)
-            if room.rule.max_rooms_per_subject:
-                self._exit(room.rule, peer.subject)
-        self.free_if_empty(room)
+        counted = room.counted
+        if counted is not None:
+            count = counted[peer.subject] - 1
+            if count:
+                counted[peer.subject] = count
+            else:
+                del counted[peer.subject]
+                if room.presence is not None:
+                    room.presence.went(peer.subject)
+                self.bounds.exit(room.rule, peer.subject)
+        if not room.size:
+            self.free_if_empty(room)
         return True
+
+    def set_rights(self, peer: Peer, room: Room, rights: Rights) -> None:
+        """What a member may do from now on."""
+        if rights != ALL_RIGHTS:
+            if peer.rights is None:
+                peer.rights = {}
+            peer.rights[room] = rights
+        elif peer.rights is not None:
+            peer.rights.pop(room, None)
+            peer.rights = peer.rights or None
 
     def _unhear(self, peer: Peer, room: Room) -> None:
         watches = room.watchers is not None and peer in room.watchers
         if room.delta is not None and peer in room.delta:
             room.delta.remove(peer, room.name)
             if watches:
-                room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
+                room.hear(peer)
         elif not watches:
             room.lose(peer)
 
-    def _enter(self, rule: RoomRule, subject: str) -> None:
-        whose = rule.plugin, subject
-        count = self.entered_by.get(whose, 0)
-        if count >= rule.max_rooms_per_subject:
-            setting = f"plugins.{rule.plugin}.max_rooms_per_subject"
-            raise Refused(
-                "too_many_rooms", "you are in as many rooms of this kind as a subject may be", setting=setting
-            )
-        self.entered_by[whose] = count + 1
-
-    def _exit(self, rule: RoomRule, subject: str) -> None:
-        whose = rule.plugin, subject
-        left = self.entered_by[whose] - 1
-        if left:
-            self.entered_by[whose] = left
-        else:
-            del self.entered_by[whose]
-
     def remove(self, peer: Peer, room: Room, why: str, code: str = "forbidden") -> None:
         """Makes a peer leave. `on_removed`, handed in, sees to it: the plugin hears of it, and the peer."""
-        if peer not in room.members:
+        if not room.has(peer):
             return
         if self.on_removed is None:
             self.leave(peer, room)
@@ -255,17 +247,12 @@ class Hub:
 
     def rewire(self, peer: Peer) -> None:
         """A peer's outbox is another one from now on."""
-        for membership in self.memberships(peer).values():
-            room = membership.room
+        for room in peer.rooms.values():
             if room.delta is not None and peer in room.delta:
                 room.delta.rewire(peer, room.name)
             else:
-                room.audience[peer.protocol][peer] = peer.outbox
+                room.hear(peer)
         self.watching.rewire(peer)
-
-    def memberships(self, peer: Peer) -> dict[str, Membership]:
-        """The rooms a peer is in; do not keep it."""
-        return self.joined.get(peer) or {}
 
     def publish(self, room: Room, message: Message, skip: Peer | None) -> None:
         """Numbers a message, remembers it, delivers it here and hands it to the other nodes. Raises
@@ -326,9 +313,12 @@ class Hub:
                     self.delivered += 1
             return
         unheard = None if skip is None else skip.outbox
-        for protocol, audience in room.audience.items():
+        following = room.audience
+        while following is not None:
+            audience, following = following, following.next
             if len(audience) == 1 and skip in audience:
                 continue
+            protocol = audience.protocol
             parts = protocol.parts(message) if len(message.data.raw) > self.part_bytes else None
             if parts is None:
                 lane = self.channels.lanes[index]
@@ -368,6 +358,8 @@ class Hub:
         """
         room = self.rooms.get(name)
         if room is not None:
+            if room.drops is None:
+                room.drops = {}
             room.drops[channel, reason] = room.drops.get((channel, reason), 0) + count
             return room.rule.plugin
         owner = self.router(name) if name else None

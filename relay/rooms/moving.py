@@ -50,12 +50,12 @@ def rename(hub: Hub, old: str, new: str) -> Room | None:
             for outbox in audience.values():
                 forget_room(outbox, old)
         room.delta.clear()
+    members = list(room.peers())
     del hub.rooms[old]
     room.name = new
     hub.rooms[new] = room
-    for peer in room.members:
-        joined = hub.joined[peer]
-        joined[new] = joined.pop(old)
+    for peer in members:
+        peer.rooms[new] = peer.rooms.pop(old)
     _relabel(room.history, new)
     room.handler.renamed(room, old)
     room.handler = hub.standing.handler(new, handler)
@@ -69,8 +69,8 @@ def tell(hub: Hub, room: Room, old: str) -> None:
     """Each member is told, and leaves where it has no grant for the new name."""
     if hub.on_renamed is not None:
         room.holds += 1
-        for peer in list(room.members):
-            if peer in room.members:
+        for peer in room.peers():
+            if room.has(peer):
                 hub.on_renamed(peer, room, old)
         room.holds -= 1
         hub.free_if_empty(room)

@@ -1,6 +1,6 @@
 """Who is in a room, as its members are told: comings and goings in a small room, numbers in a big one.
 
-Not here: who is in it (hub), who may see it (a membership's `may_see`). The one rule: what a list says and what events
+Not here: who is in it (hub), who may see it (a member's `may_see`). The one rule: what a list says and what events
 said is the same at any moment. So a subject whose leaving is not told yet is still on the list, and when events stop,
 because a room has become a crowd, that is told too.
 
@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from relay.delivery.outbox import Outbox
     from relay.protocols.base import WireProtocol
     from relay.rooms.room import Peer, Room
 
@@ -63,7 +64,7 @@ class Presence:
     def went(self, subject: str) -> None:
         """The last connection of a subject has left."""
         room = self._room
-        if not room.members:
+        if not room.size:
             self.stop()  # nobody is left to tell
         elif room.rule.presence_debounce and room.rule.presence:
             self._away[subject] = self._schedule(room.rule.presence_debounce, partial(self._gone, subject))
@@ -170,13 +171,15 @@ class Presence:
 
     def _tell(self, who: Peer | None, event: Callable[[WireProtocol], bytes | None]) -> None:
         room = self._room
-        index, members = room.rule.channel, room.members
-        every = [*room.audience.items(), *(room.delta.audience.items() if room.delta is not None else ())]
+        index = room.rule.channel
+        every: list[tuple[WireProtocol, Mapping[Peer, Outbox]]] = [(one.protocol, one) for one in room.audiences()]
+        if room.delta is not None:
+            every += room.delta.audience.items()
         for protocol, audience in every:
             told = event(protocol)
             if told is not None:
                 for peer, outbox in audience.items():
-                    if peer is not who and peer in members and members[peer].may_see:  # some only hear it by a pattern
+                    if peer is not who and room.has(peer) and room.rights(peer).may_see:  # some only hear by a pattern
                         outbox.put(index, told)
 
 

@@ -6,9 +6,10 @@ which keeps both maps; a Room is what a plugin sees.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseReason
@@ -32,6 +33,9 @@ class Peer(Protocol):
     subject: str
     protocol: WireProtocol
     outbox: Outbox
+    # The hub's to change: the rooms it is in, by name, and what it may do in those where that is not all.
+    rooms: dict[str, Room]
+    rights: dict[Room, Rights] | None
 
     def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
         """Sends to this connection alone, as a message of `room`."""
@@ -88,45 +92,41 @@ class RoomStatistics:
     drops: Mapping[tuple[str, str], int]
 
 
-class Membership:
-    """One peer in one room: what it may do there, decided when it joined, and again when its token is renewed or ends.
+class Rights(NamedTuple):
+    """What a member may do in a room, decided by its token: when it joins, and when the token is renewed or ends.
 
     `may_see`: it is told who comes and goes, in rooms that tell it.
     """
 
-    __slots__ = ("live", "may_publish", "may_see", "room")
+    may_publish: bool
+    may_see: bool
 
-    def __init__(self, room: Room, may_publish: bool, may_see: bool = True) -> None:
-        self.live = True  # until it leaves
-        self.room = room
-        self.may_publish = may_publish
-        self.may_see = may_see
+
+ALL_RIGHTS: Final = Rights(True, True)
+
+
+class Audience(dict[Peer, Outbox]):
+    """Those who hear a room in one protocol. Nearly every room has one; what others it has follows by `next`."""
+
+    __slots__ = ("next", "protocol")
+
+    def __init__(self, protocol: WireProtocol, following: Audience | None) -> None:
+        self.protocol = protocol
+        self.next = following
 
 
 class Room:
-    """A room. `state` is the plugin's own; `epoch` names this life of the room: another life's offsets mean nothing."""
+    """A room. `state` is the plugin's own; `epoch` names this life of the room: another life's offsets mean nothing.
+
+    It is kept small: each map that joining touches is a wait for memory that no cache holds, in a process of a million
+    memberships. So there is one map of who is in it (`audience`), what a peer may do is in the peer's own, and the rest
+    is made when it is first used.
+    """
 
     __slots__ = (
-        "audience",
-        "delta",
-        "drops",
-        "epoch",
-        "handler",
-        "history",
-        "holds",
-        "hub",
-        "journal",
-        "members",
-        "name",
-        "numbered",
-        "offset",
-        "presence",
-        "receipts",
-        "rule",
-        "state",
-        "subjects",
-        "watchers",
-    )
+        "audience", "counted", "delta", "drops", "epoch", "handler", "history", "holds", "hub", "journal", "name",
+        "numbered", "offset", "presence", "receipts", "rule", "size", "state", "watchers",
+    )  # fmt: skip
 
     def __init__(self, hub: Hub, name: str, rule: RoomRule, handler: Any, record: Record) -> None:
         self.hub = hub
@@ -138,23 +138,67 @@ class Room:
         self.history: History | None = record.history
         self.receipts: Receipts | None = record.receipts
         self.journal: Journal | None = hub.journal if rule.durable else None
-        self.members: dict[Peer, Membership] = {}
+        self.size = 0  # members
         # Who hears all that is said, by how they want to be spoken to: members, but for those in `delta`, and watchers.
-        self.audience: dict[WireProtocol, dict[Peer, Outbox]] = {}
+        self.audience: Audience | None = None
         self.delta: Delta | None = None  # members that want to hear what has changed alone
         self.watchers: dict[Peer, int] | None = None  # who hears it by patterns, and by how many
-        self.subjects: dict[str, int] = {}  # how many connections each subject has in here
+        self.counted: dict[str, int] | None = None  # `subjects`, once somebody has asked for them
         self.presence: Presence | None = None  # what members are told of each other, where they are
         self.state: dict[str, Any] = {}
-        self.drops: dict[tuple[str, str], int] = {}  # messages that members did not get, by (channel, reason)
+        self.drops: dict[tuple[str, str], int] | None = None  # what members did not get, by (channel, reason)
         self.holds = 0  # who needs the room open without being in it: a hook that is still deciding
+
+    # Who hears, told by the hub and by those who listen by a pattern.
+
+    def hear(self, peer: Peer) -> None:
+        """A peer hears all that is said from now on; or it hears already, and has another outbox."""
+        protocol = peer.protocol
+        audience = self.audience
+        while audience is not None and audience.protocol is not protocol:
+            audience = audience.next
+        if audience is None:
+            audience = self.audience = Audience(protocol, self.audience)
+        audience[peer] = peer.outbox
 
     def lose(self, peer: Peer) -> None:
         """A peer hears no more."""
-        audience = self.audience[peer.protocol]
+        protocol = peer.protocol
+        before, audience = None, self.audience
+        while audience is not None and audience.protocol is not protocol:
+            before, audience = audience, audience.next
+        assert audience is not None
         del audience[peer]
         if not audience:
-            del self.audience[peer.protocol]
+            if before is None:
+                self.audience = audience.next
+            else:
+                before.next = audience.next
+
+    def audiences(self) -> Iterator[Audience]:
+        audience = self.audience
+        while audience is not None:
+            yield audience
+            audience = audience.next
+
+    # Who is in it.
+
+    def has(self, peer: Peer) -> bool:
+        """Whether it is a member."""
+        return peer.rooms.get(self.name) is self
+
+    def rights(self, peer: Peer) -> Rights:
+        """What a member may do in here."""
+        return ALL_RIGHTS if peer.rights is None else peer.rights.get(self, ALL_RIGHTS)
+
+    @property
+    def subjects(self) -> dict[str, int]:
+        """How many connections each subject has in here; do not change it. Counted when first asked for, and kept up
+        from then on.
+        """
+        if self.counted is None:
+            self.counted = dict(Counter(peer.subject for peer in self.peers()))
+        return self.counted
 
     # What a plugin uses.
 
@@ -207,12 +251,17 @@ class Room:
     def may_publish(self, peer: Peer) -> bool:
         """Whether a member's token lets it publish here. To be asked by methods that change what others hear: a grant
         to call is none to publish."""
-        membership = self.members.get(peer)
-        return membership is not None and membership.may_publish
+        return self.has(peer) and self.rights(peer).may_publish
 
     def peers(self, subject: str | None = None) -> Iterator[Peer]:
         """The connections in this room on this node, or those of one subject."""
-        return (peer for peer in list(self.members) if subject is None or peer.subject == subject)
+        found = [peer for audience in self.audiences() for peer in audience]
+        watchers = self.watchers
+        if watchers is not None:
+            found = [peer for peer in found if peer not in watchers or self.has(peer)]
+        if self.delta is not None:
+            found += [peer for audience in self.delta.audience.values() for peer in audience]
+        return (peer for peer in found if subject is None or peer.subject == subject)
 
     def kick(self, peer: Peer, reason: str = "") -> None:
         """Makes a connection leave this room, and tells it."""
@@ -224,21 +273,21 @@ class Room:
         return RoomStatistics(
             self.name,
             self.rule.plugin,
-            len(self.members),
+            self.size,
             len(self.subjects),
             self.offset,
             remembered,
-            dict(self.drops),
+            dict(self.drops or ()),
         )
 
     def __contains__(self, subject: str) -> bool:
         return subject in self.subjects
 
     def __len__(self) -> int:
-        return len(self.members)
+        return self.size
 
     def __repr__(self) -> str:
-        return f"<Room {self.name}: {len(self.members)} members, offset {self.offset}>"
+        return f"<Room {self.name}: {self.size} members, offset {self.offset}>"
 
 
 class Handler(Protocol):

@@ -89,9 +89,8 @@ class Watching:
         """A peer's outbox is another one from now on."""
         for watch in self.of(peer).values():
             for room in watch.rooms:
-                audience = room.audience.get(peer.protocol, {})
-                if peer in audience:
-                    audience[peer] = peer.outbox
+                if room.delta is None or peer not in room.delta:
+                    room.hear(peer)
 
     # Told by the hub, of rooms whose table says `wildcards`.
 
@@ -131,8 +130,8 @@ def _hear(watch: Watch, room: Room) -> None:
     if room.watchers is None:
         room.watchers = {}
     room.watchers[peer] = room.watchers.get(peer, 0) + 1
-    if peer not in room.members:
-        room.audience.setdefault(peer.protocol, {})[peer] = peer.outbox
+    if not room.has(peer):
+        room.hear(peer)
 
 
 def _unhear(watch: Watch, room: Room) -> None:
@@ -145,5 +144,5 @@ def _unhear(watch: Watch, room: Room) -> None:
     del room.watchers[peer]
     if not room.watchers:
         room.watchers = None
-    if peer not in room.members:
+    if not room.has(peer):
         room.lose(peer)

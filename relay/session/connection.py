@@ -20,7 +20,7 @@ from relay.model import Kind, Message, Payload
 from relay.protocols.base import Command, Join, ProtocolError, Publish, RequestId, WireProtocol
 from relay.protocols.parts import is_part
 from relay.rooms.hub import Hub
-from relay.rooms.room import Membership, Room
+from relay.rooms.room import Rights, Room
 from relay.session import joining, publishing, requests
 from relay.session.credentials import Credentials
 from relay.session.greeting import greet
@@ -44,9 +44,9 @@ class Connection:
     """A `Peer` of the hub. `home` is the room in its URL (plain mode), else ""; `address` where it comes from."""
 
     __slots__ = (
-        "_at_home", "_incoming", "_readers", "address", "bare", "closing", "credentials", "home", "hub", "identity",
-        "joining", "legs", "messages", "outbox", "parked", "protocol", "resumes", "services", "session", "spending",
-        "subject", "wire", "work",
+        "_incoming", "_readers", "address", "bare", "closing", "credentials", "home", "hub", "identity",
+        "joining", "legs", "messages", "outbox", "parked", "protocol", "resumes", "rights", "rooms", "services",
+        "session", "spending", "subject", "wire", "work",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +68,8 @@ class Connection:
         self.closing: CloseReason | None = None
         # Rooms whose hook is still deciding: what else is asked of them waits behind.
         self.joining: dict[str, int] | None = None
-        self._at_home: Membership | None = None
+        self.rooms: dict[str, Room] = {}
+        self.rights: dict[Room, Rights] | None = None
         self.legs: list[Leg] = []  # the session's other sockets
         self.work: Work | None = None
         self.credentials = Credentials(self)
@@ -134,15 +135,12 @@ class Connection:
 
     def _publish_home(self, data: Payload) -> None:
         """`publish` for what comes without an envelope. Raises Refused."""
-        membership = self._at_home
-        if membership is None or not membership.live:
-            membership = self._at_home = self.hub.memberships(self).get(self.home)
-            if membership is None:
-                self.publish(Publish(self.home, data))
-                return
-        room = membership.room
+        room = self.rooms.get(self.home)
+        if room is None:
+            self.publish(Publish(self.home, data))
+            return
         handler = room.handler
-        if handler.message_is_async or not membership.may_publish:
+        if handler.message_is_async or (self.rights is not None and not room.rights(self).may_publish):
             self.publish(Publish(self.home, data))
         else:
             handler.message(room, self, Message(self.home, data, self.subject))
@@ -161,18 +159,16 @@ class Connection:
         name = command.room
         if command.channel is not None:
             requests.check_channel(self, command.channel, command.id)
-        joined = self.hub.joined.get(self)
-        membership = joined.get(name) if joined is not None else None
-        if membership is None:
+        room = self.rooms.get(name)
+        if room is None:
             if self.joining is not None and name in self.joining:
                 self.later(name, command.channel, lambda: self._again(command))
                 return
             requests.publish_from_outside(self, command)
             return
-        if not membership.may_publish:
+        if self.rights is not None and not room.rights(self).may_publish:
             self._may_not_publish(command)
             return
-        room = membership.room
         message = self.said(command)
         handler = room.handler
         if handler.message_is_async or (self.joining is not None and name in self.joining):
@@ -282,8 +278,8 @@ class Connection:
 
     def depart(self) -> None:
         """Leaves all rooms."""
-        for membership in list(self.hub.memberships(self).values()):
-            joining.depart(self, membership.room)
+        for room in list(self.rooms.values()):
+            joining.depart(self, room)
         self.hub.watching.drop(self)
 
     # Answers.

@@ -21,6 +21,7 @@ from relay.auth.tokens import Identity
 from relay.errors import CloseCode, CloseReason, Refused, Rejected
 from relay.limits.buckets import Bucket, Rate
 from relay.protocols.base import Auth, Join, RequestId
+from relay.rooms.room import Rights
 from relay.session import joining
 
 if TYPE_CHECKING:
@@ -129,8 +130,9 @@ class Credentials:
     def _listen_only(self, only: bool) -> None:
         connection = self._connection
         self.read_only = only
-        for membership in connection.hub.memberships(connection).values():
-            membership.may_publish = self.may_publish(membership.room.name)
+        for room in connection.rooms.values():
+            rights = Rights(self.may_publish(room.name), room.rights(connection).may_see)
+            connection.hub.set_rights(connection, room, rights)
         if only:
             connection.services.counters.tokens["read_only"] += 1
             connection.answer(connection.protocol.error(None, self.lapsed()))
@@ -195,7 +197,7 @@ class Credentials:
     def _enter(self, room: str) -> None:
         """A room that the new token puts the session into, and the one before did not."""
         connection = self._connection
-        if room in connection.hub.memberships(connection):
+        if room in connection.rooms:
             return
         try:
             joining.join(connection, Join(room, announce=True), at_start=True)

@@ -14,7 +14,7 @@ from relay.errors import CLOSE_FOR_REFUSAL, CloseCode, CloseReason, Refused
 from relay.protocols.base import Join, Leave
 from relay.protocols.names import check_room_name
 from relay.rooms.presence import listed_without
-from relay.rooms.room import Room
+from relay.rooms.room import Rights, Room
 from relay.session import patterns, recall
 from relay.session.spending import spend
 from relay.session.work import Job
@@ -45,7 +45,7 @@ def join(connection: Connection, command: Join, *, at_start: bool = False) -> No
         raise Refused("forbidden", "your token does not let you join this room")
     if command.members and not grants.may_see(name):
         raise Refused("forbidden", "your token does not let you see who is in this room")
-    joined = connection.hub.memberships(connection)
+    joined = connection.rooms
     if name in joined:
         raise Refused("already_joined")
     if limits.rooms_per_connection and len(joined) + len(connection.joining or ()) >= limits.rooms_per_connection:
@@ -218,16 +218,15 @@ def renamed(connection: Connection, room: Room, old: str) -> None:
 
 def set_rights(connection: Connection, room: Room) -> None:
     """What its token lets a member do."""
-    membership = room.members[connection]
-    membership.may_publish = connection.credentials.may_publish(room.name)
-    membership.may_see = not room.rule.presence or connection.identity.grants.may_see(room.name)
+    may_see = not room.rule.presence or connection.identity.grants.may_see(room.name)
+    may_publish = connection.credentials.may_publish(room.name)
+    connection.hub.set_rights(connection, room, Rights(may_publish, may_see))
 
 
 def regrant(connection: Connection) -> None:
     """The token is another one: rooms it does not grant are left, and in the others it decides what may be done."""
     grants = connection.identity.grants
-    for membership in list(connection.hub.memberships(connection).values()):
-        room = membership.room
+    for room in list(connection.rooms.values()):
         if grants.may_join(room.name):
             set_rights(connection, room)
             if room.presence is not None:
@@ -246,7 +245,7 @@ def waits(connection: Connection, name: str, command: Any) -> bool:
 
 
 def joined_room(connection: Connection, name: str) -> Room:
-    membership = connection.hub.memberships(connection).get(name)
-    if membership is None:
+    room = connection.rooms.get(name)
+    if room is None:
         raise Refused("not_joined")
-    return membership.room
+    return room

@@ -91,7 +91,7 @@ class Metered(Connection):
 
     def publish(self, command: Publish) -> None:
         name = command.room
-        waits = self.joining is not None and name in self.joining and name not in self.hub.memberships(self)
+        waits = self.joining is not None and name in self.joining and name not in self.rooms
         if self._spending.quotas.published and not waits:  # what waits for a join comes here again
             try:
                 self._spending.published(name, len(command.data))

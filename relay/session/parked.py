@@ -99,8 +99,8 @@ class Parked:
         connection.stop_parts()
         connection.tell_drops()
         lost = connection.wire.outbox
-        for name, membership in connection.hub.memberships(connection).items():
-            self.sent[name] = Position(membership.room.epoch, membership.room.offset)
+        for name, room in connection.rooms.items():
+            self.sent[name] = Position(room.epoch, room.offset)
         text = (connection.protocol.subprotocol or "").endswith("json")
         control = connection.hub.channels.control
         for index in range(len(connection.hub.channels)):
@@ -129,10 +129,9 @@ class Parked:
 
     def is_remembered(self, message: Message) -> bool:
         """Whether history will bring a message that is said now."""
-        membership = self.connection.hub.memberships(self.connection).get(message.room)
-        if membership is None or membership.room.history is None or not message.offset:
+        room = self.connection.rooms.get(message.room)
+        if room is None or room.history is None or not message.offset:
             return False  # who hears a room by a pattern is not asked where it is in it
-        room = membership.room
         self.sent.setdefault(room.name, Position(room.epoch, message.offset - 1))
         return True
 
@@ -250,14 +249,13 @@ class Parked:
         told: dict[str, Any] = {name: {"joined": False} for name in rooms}
         missed: list[Message] = []
         gaps: dict[str, tuple[int, int]] = {}
-        memberships = connection.hub.memberships(connection)
-        former = {given.epoch: name for name, given in rooms.items() if name not in memberships}
-        for name, membership in memberships.items():
+        former = {given.epoch: name for name, given in rooms.items() if name not in connection.rooms}
+        for name, room in connection.rooms.items():
             given = rooms.get(name)
-            if given is None and (old := former.get(membership.room.epoch)) is not None:
+            if given is None and (old := former.get(room.epoch)) is not None:
                 given = rooms[old]  # it knows the room by the name it had; `renamed` may have been lost
                 told[old] = {"renamed": name}
-            told[name] = self._recover(membership.room, given, budgets, missed, gaps)
+            told[name] = self._recover(room, given, budgets, missed, gaps)
         connection.leave_junction()
         connection.wire.adopt(connection, connection.message, None)
         if asked:

@@ -106,10 +106,9 @@ def resync(connection: Connection, command: Resync) -> None:
     """Full values of a state room again, as many as half the channel carries; with `more` the others come as they
     change. Raises Refused.
     """
-    membership = connection.hub.memberships(connection).get(command.room)
-    if membership is None:
+    room = connection.rooms.get(command.room)
+    if room is None:
         raise Refused("not_joined")
-    room = membership.room
     if room.delta is None or connection not in room.delta:
         raise Refused("bad_request", "only a member that joined with `delta` can ask for full values again")
     room.delta.forget(connection, room.name, command.key)

@@ -60,15 +60,15 @@ def may_begin(connection: Connection, command: Publish, size: int) -> None:
     name = command.room
     if command.channel is not None:
         check_channel(connection, command.channel, command.id)
-    membership = connection.hub.memberships(connection).get(name)
-    if membership is None:
+    room = connection.rooms.get(name)
+    if room is None:
         if connection.joining is None or name not in connection.joining:
             _check_outside(connection, command)
         return
     channels = connection.hub.channels
-    lane = channels.lanes[membership.room.rule.channel if command.channel is None else channels.index(command.channel)]
+    lane = channels.lanes[room.rule.channel if command.channel is None else channels.index(command.channel)]
     refusal = None
-    if not membership.may_publish:
+    if not room.rights(connection).may_publish:
         lapsed = connection.credentials.read_only
         refusal = connection.credentials.lapsed() if lapsed else Refused("forbidden", NOT_GRANTED)
     elif size > lane.largest:

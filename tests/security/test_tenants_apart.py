@@ -164,7 +164,7 @@ class World:
 
     def rooms(self, tenant: str) -> Any:
         hub = self.parts.tenants[tenant].services.hub
-        return {name: (dict(room.subjects), room.offset, len(room.members)) for name, room in hub.rooms.items()}
+        return {name: (dict(room.subjects), room.offset, len(room)) for name, room in hub.rooms.items()}
 
 
 tenants = st.sampled_from(TENANTS)

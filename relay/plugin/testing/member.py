@@ -15,7 +15,7 @@ from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason, Refused
 from relay.model import Message, Payload
 from relay.protocols.base import WireProtocol
-from relay.rooms.room import Room
+from relay.rooms.room import Rights, Room
 
 if TYPE_CHECKING:
     from relay.plugin.testing.tester import PluginTester
@@ -33,6 +33,8 @@ class Member:
         self.session = f"session-{next(self._sessions)}"
         self.protocol: WireProtocol = tester._recorder
         self.outbox = Outbox(tester.channels, self, tester._tick)
+        self.rooms: dict[str, Room] = {}
+        self.rights: dict[Room, Rights] | None = None
         self.closed: CloseReason | None = None
         self.removed: list[tuple[str, str]] = []
         """Rooms that a plugin put it out of, and why."""
@@ -50,7 +52,7 @@ class Member:
         """Raises Refused. `last` messages of the room's history are heard first."""
         hub = self._tester.hub
         await trio.lowlevel.checkpoint()
-        if room in hub.memberships(self):
+        if room in self.rooms:
             raise Refused("already_joined")
         found = hub.open(room)
         found.holds += 1
@@ -88,8 +90,7 @@ class Member:
         await trio.lowlevel.checkpoint()
         found = hub.open(room) if room else self._room()
         handler = found.handler
-        membership = found.members.get(self)
-        if membership is not None and not membership.may_publish:
+        if found.has(self) and not found.may_publish(self):
             raise Refused("forbidden", "this member may not publish")
         message = Message(found.name, Payload.of(data), self.subject, channel, key, to, echo)
         found.holds += 1
@@ -122,8 +123,8 @@ class Member:
     async def disconnect(self) -> None:
         """Ends the connection: it leaves all its rooms."""
         await trio.lowlevel.checkpoint()
-        for membership in list(self._tester.hub.memberships(self).values()):
-            await self._leave(membership.room)
+        for room in list(self.rooms.values()):
+            await self._leave(room)
 
     def stop_reading(self) -> None:
         """From now on what comes waits in the outbox, and the channel's overflow policy decides what becomes of it."""
@@ -206,14 +207,14 @@ class Member:
         """See `congested`."""
 
     def _room(self, name: str = "") -> Room:
-        rooms = self._tester.hub.memberships(self)
+        rooms = self.rooms
         if name in rooms:
-            return rooms[name].room
+            return rooms[name]
         if name or not rooms:
             raise Refused("not_joined")
         if len(rooms) > 1:
             raise ValueError(f"{self.subject} is in {len(rooms)} rooms: say which")
-        return next(iter(rooms.values())).room
+        return next(iter(rooms.values()))
 
     async def _leave(self, room: Room) -> None:
         self._tester.hub.leave(self, self._held(room))

@@ -22,7 +22,7 @@ from relay.delivery.outbox import Outbox
 from relay.model import Message as Published
 from relay.model import Payload
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
-from relay.rooms.room import Room
+from relay.rooms.room import Rights, Room
 from tests.unit.client.server import Peer, relay_v1, wired
 from tests.unit.rooms.test_delta import World, same, small
 
@@ -37,6 +37,8 @@ class Reader:
         self.world, self.codec, self.subject, self.session = world, codec, subject, subject
         self.protocol = RelayV1Json() if codec == "json" else RelayV1Msgpack()
         self.outbox = Outbox(world.channels, self, world.tick)
+        self.rooms: dict[str, Room] = {}
+        self.rights: dict[Room, Rights] | None = None
         self.values = Values(codec, most)
         self.most = most
         self.told: list[Message | Gap] = []

@@ -145,7 +145,7 @@ async def test_a_member_is_put_out_by_name_or_by_session_and_told_why() -> None:
             assert [(said["t"], said.get("reason") or said["code"]) for said in one.heard()] == [
                 ("left", "enough"), ("error", "forbidden"),
             ]  # fmt: skip
-        assert [peer.subject for peer in house.hub.rooms["chat:a"].members] == ["ann"]
+        assert [peer.subject for peer in house.hub.rooms["chat:a"].peers()] == ["ann"]
         clients[0].join("chat:a")  # nothing keeps them from coming back
         session = clients[0].connection.session
         assert (await operator("POST", "/rooms/chat:a/kick", session=session))[1]["left"] == 1

@@ -16,7 +16,7 @@ from relay.model import Message, Payload
 from relay.plugin.recorder import Recorder
 from relay.protocols.base import WireProtocol
 from relay.rooms.hub import Hub
-from relay.rooms.room import Room, RoomRule
+from relay.rooms.room import Rights, Room, RoomRule
 from relay.session.timers import Timers
 
 
@@ -58,7 +58,7 @@ class Notes:
         self.opened_rooms.append(room.name)
 
     def freed(self, room: Room) -> None:
-        assert not room.members
+        assert not room.size
         self.freed_rooms.append(room.name)
 
 
@@ -111,14 +111,16 @@ class Guest:
         self.recorder = protocol
         self.protocol: WireProtocol = protocol
         self.outbox = Outbox(house.channels, self, house.tick)
+        self.rooms: dict[str, Room] = {}
+        self.rights: dict[Room, Rights] | None = None
         self.full: list[Lane] = []
 
     def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None:
         self.outbox.put(room.rule.channel, self.protocol.message(Message(room.name, Payload.of(data))))
 
     def close(self, reason: CloseReason) -> None:
-        for membership in list(self.house.hub.memberships(self).values()):
-            self.house.hub.leave(self, membership.room)
+        for room in list(self.rooms.values()):
+            self.house.hub.leave(self, room)
 
     def flush(self) -> None:
         self.outbox.touched = False

@@ -20,7 +20,7 @@ from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
 from relay.rooms.delta import MOST_BYTES, Delta
 from relay.rooms.hub import Hub
 from relay.rooms.merge_patch import applied, diff, fields_of
-from relay.rooms.room import Peer, Room, RoomRule
+from relay.rooms.room import Peer, Rights, Room, RoomRule
 from tests.sizes import examples
 from tests.unit.rooms.kit import Notes
 
@@ -107,6 +107,8 @@ class Reader:
     def __init__(self, world: World, protocol: Any, subject: str) -> None:
         self.world, self.protocol, self.subject, self.session = world, protocol, subject, subject
         self.outbox = Outbox(world.channels, self, world.tick)
+        self.rooms: dict[str, Room] = {}
+        self.rights: dict[Room, Rights] | None = None
         self.values: dict[str, tuple[Any, int]] = {}
         self.mismatches = 0
         self.patches = 0

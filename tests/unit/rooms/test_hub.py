@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from typing import Any
 
 import pytest
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.config.schema import Channel
 from relay.errors import Refused
 from relay.model import Kind, Message, Payload
-from relay.rooms.room import Room, RoomStatistics
+from relay.rooms.room import ALL_RIGHTS, Rights, Room, RoomStatistics
 from tests.unit.rooms.kit import Counting, House
 
 
@@ -32,7 +36,7 @@ def test_a_room_is_opened_once_and_freed_with_its_last_member() -> None:
     assert house.handler.freed_rooms == []
     house.hub.leave(bob, room)
     assert house.handler.opened_rooms == house.handler.freed_rooms == ["r"]
-    assert (house.hub.rooms, house.hub.joined) == ({}, {})
+    assert (house.hub.rooms, ann.rooms, bob.rooms) == ({}, {}, {})
 
 
 def test_a_room_of_nobody_is_refused() -> None:
@@ -143,15 +147,14 @@ def test_leaving_where_one_is_not_changes_nothing() -> None:
     assert len(room) == 1
 
 
-def test_memberships_tell_where_a_peer_is_and_what_it_may() -> None:
+def test_a_peer_knows_where_it_is_and_a_room_what_it_may() -> None:
     house = House()
     ann = house.peer("ann")
     a, b = house.hub.open("a"), house.hub.open("b")
     house.hub.join(ann, a, may_publish=True)
     house.hub.join(ann, b, may_publish=False)
-    memberships = house.hub.memberships(ann)
-    assert {name: one.may_publish for name, one in memberships.items()} == {"a": True, "b": False}
-    assert house.hub.memberships(house.peer("bob")) == {}
+    assert {name: room.may_publish(ann) for name, room in ann.rooms.items()} == {"a": True, "b": False}
+    assert house.peer("bob").rooms == {}
 
 
 def test_who_is_kicked_is_told_by_whoever_knows_how() -> None:
@@ -379,6 +382,59 @@ def test_a_subject_comes_with_its_first_connection_and_goes_with_its_last() -> N
     house.hub.leave(laptop, room)
     assert ann.hears() == [("left", "r", "bob")]
     assert "bob" not in room
+
+
+@given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
+def test_subjects_are_right_whenever_they_are_asked_for_first(before: list[int], after: list[int]) -> None:
+    house = House()
+    peers = [house.peer(subject) for subject in ("ann", "ann", "ann", "bob", "bob", "cid")]
+    room = house.hub.open("r")
+    room.holds += 1
+
+    def come_and_go(numbers: list[int]) -> None:
+        for number in numbers:
+            if not house.hub.leave(peers[number], room):
+                house.hub.join(peers[number], room, may_publish=True)
+
+    come_and_go(before)
+    assert room.subjects == Counter(peer.subject for peer in room.peers())
+    come_and_go(after)
+    assert room.subjects == Counter(peer.subject for peer in room.peers())
+    assert ("ann" in room, len(room)) == ("ann" in room.subjects, sum(room.subjects.values()))
+
+
+def test_only_what_a_member_may_not_do_is_kept_and_goes_when_it_may_again_or_leaves() -> None:
+    house = House()
+    ann, bob = house.peer("ann"), house.peer("bob")
+    room, other = house.join("r", ann, bob), house.join("other", bob)
+    assert (ann.rights, bob.rights) == (None, None)
+    house.hub.set_rights(bob, room, Rights(False, True))
+    house.hub.set_rights(bob, other, Rights(True, False))
+    assert [room.may_publish(peer) for peer in (ann, bob)] == [True, False]
+    assert (other.may_publish(bob), other.rights(bob).may_see) == (True, False)
+    house.hub.set_rights(bob, other, ALL_RIGHTS)
+    assert bob.rights == {room: Rights(False, True)}
+    house.hub.leave(bob, room)
+    assert bob.rights is None
+    house.join("r", bob)
+    assert room.may_publish(bob)
+
+
+def test_a_freed_room_is_gone_without_the_garbage_collector() -> None:
+    house = House()
+    room = house.join("r", house.peer("ann"))
+    house.hub.leave(next(room.peers()), room)
+    assert sys.getrefcount(room) == 2, "this test's own, and the argument: nothing that it holds points back at it"
+
+
+def test_a_room_that_was_freed_knows_nobody_who_is_in_its_successor() -> None:
+    house = House()
+    ann = house.peer("ann")
+    old = house.join("r", ann)
+    house.hub.leave(ann, old)
+    new = house.join("r", ann)
+    old.kick(ann)
+    assert (old.has(ann), old.may_publish(ann), new.has(ann)) == (False, False, True)
 
 
 def test_nothing_is_told_where_presence_is_off() -> None:

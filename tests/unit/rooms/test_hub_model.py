@@ -76,7 +76,7 @@ class HubModel(RuleBasedStateMachine):
     @rule(number=st.integers(0, 8))
     def drop(self, number: int) -> None:
         peer = self.peers[number]
-        rooms = list(self.house.hub.memberships(peer))
+        rooms = list(peer.rooms)
         for room in rooms:
             self.house.hub.leave(peer, self.house.hub.rooms[room])
             self.gone(peer, room)
@@ -124,18 +124,21 @@ class HubModel(RuleBasedStateMachine):
     @invariant()
     def both_maps_agree_with_the_model(self) -> None:
         hub = self.house.hub
-        assert {name: list(room.members) for name, room in hub.rooms.items()} == self.members
+        assert set(hub.rooms) == set(self.members)
         by_peer = {(peer, name) for name, members in self.members.items() for peer in members}
-        assert {(peer, name) for peer, rooms in hub.joined.items() for name in rooms} == by_peer
-        assert all(rooms for rooms in hub.joined.values())
+        assert {(peer, name) for peer in self.peers for name in peer.rooms} == by_peer
         for name, room in hub.rooms.items():
+            assert len(room) == len(self.members[name])
+            assert sorted(map(id, room.peers())) == sorted(map(id, self.members[name]))
             assert room.subjects == Counter(peer.subject for peer in self.members[name])
-            audience = [peer for some in room.audience.values() for peer in some]
-            assert sorted(map(id, audience)) == sorted(map(id, self.members[name]))
-            assert all(peer.protocol is spoken for spoken, some in room.audience.items() for peer in some)
-            assert all(some for some in room.audience.values())
+            audiences = list(room.audiences())
+            assert sorted(id(peer) for some in audiences for peer in some) == sorted(map(id, self.members[name]))
+            assert all(peer.protocol is some.protocol for some in audiences for peer in some)
+            assert len({some.protocol for some in audiences}) == len(audiences), "one for each protocol"
+            assert all(audiences), "nobody is left in it, and it is there"
             assert room.offset == self.offsets[name]
-            assert all(hub.joined[peer][name] is membership for peer, membership in room.members.items())
+            assert all(peer.rooms[name] is room for peer in self.members[name])
+            assert not any(room.has(peer) for peer in self.peers if peer not in self.members[name])
             assert room.history is not None
             kept = [message.data.value() for message in room.history.last(99, self.house.now)]
             assert kept == [text for to, text in self.said.get(name, [])[-HISTORY:] if to is None]

@@ -202,10 +202,12 @@ async def open_house(
             nursery.start_soon(house.run_timers)
             await trio.testing.wait_all_tasks_blocked()
             yield house
-            for client in list(Client.of(house)):
+            clients = Client.of(house)
+            for client in clients:
                 client.connection.lost()
             await trio.testing.wait_all_tasks_blocked()
-            assert (house.hub.rooms, house.hub.joined) == ({}, {})
+            assert house.hub.rooms == {}
+            assert not any(client.connection.rooms for client in clients)
             assert len(nursery.child_tasks) == 1, "work is left behind"
             nursery.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ from tests.unit.session.kit import open_house, settings
 async def test_the_rooms_of_the_token_are_joined_at_the_start() -> None:
     async with open_house(PLUGINS) as house:
         ann = house.client("ann", {"join_at_start": ["q:a", "nobodys:x", "q:b"]})
-        assert set(house.hub.memberships(ann.connection)) == {"q:a", "q:b"}
+        assert set(ann.connection.rooms) == {"q:a", "q:b"}
         hello, refusal = ann.heard()
         assert hello["t"] == "hello"
         assert (refusal["t"], refusal["id"], refusal["code"]) == ("error", None, "no_such_room")

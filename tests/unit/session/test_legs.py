@@ -138,7 +138,7 @@ async def test_rooms_joined_and_left_with_a_second_socket_are_the_sessions() -> 
         bob.say(t="publish", room="q:b", data="u", channel="urgent")
         assert second.messages() == ["u"]
         second.leg.lost()
-        assert set(house.hub.memberships(ann.connection)) == {"q:a", "q:b"}
+        assert set(ann.connection.rooms) == {"q:a", "q:b"}
 
 
 async def test_when_the_first_socket_ends_the_others_do() -> None:

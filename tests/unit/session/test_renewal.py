@@ -65,7 +65,7 @@ async def test_a_new_token_that_is_no_good_changes_nothing(token: str, code: str
         before = ann.connection.identity
         assert ann.refused(t="auth", token=token)[0] == code
         assert ann.connection.identity is before
-        assert set(house.hub.memberships(ann.connection)) == {"q:a"}
+        assert set(ann.connection.rooms) == {"q:a"}
 
 
 async def test_a_new_token_of_another_issuer_is_refused() -> None:
@@ -112,7 +112,7 @@ async def test_rooms_that_only_the_new_token_joins_at_start_are_joined_and_told(
         assert joined == {"t": "joined", "room": "q:b", "subject": "ann"}
         assert (refused["t"], refused["id"], refused["code"]) == ("error", None, "shut")
         assert ok["t"] == "ok"
-        assert set(house.hub.memberships(ann.connection)) == {"q:a", "q:b", "q:c"}, "nor q:left, which it left itself"
+        assert set(ann.connection.rooms) == {"q:a", "q:b", "q:c"}, "nor q:left, which it left itself"
 
 
 async def test_a_room_that_a_plugin_lets_one_into_too_late_is_left_again() -> None:
@@ -126,7 +126,7 @@ async def test_a_room_that_a_plugin_lets_one_into_too_late_is_left_again() -> No
         gate.set()
         await trio.testing.wait_all_tasks_blocked()
         assert [said["t"] for said in ann.heard()] == ["ok", "left", "error"]
-        assert house.hub.memberships(ann.connection) == {}
+        assert ann.connection.rooms == {}
         assert house.plugin("s").log == [("join", "ann"), ("leave", "ann"), ("empty", "s:a")]
 
 
