@@ -1,4 +1,5 @@
-"""The two C programs: `loadgen`, which makes load and measures, and `climit`, the bare loop to compare with.
+"""The two C programs: `loadgen`, which makes load and measures, and `climit`, the bare loop to compare with; and how
+any is compiled.
 
 Their sources are not part of this repository; RELAY_TOOLS names their folder. The one rule: what is missing is said
 together with what to do about it.
@@ -36,10 +37,11 @@ def compile_tools() -> Tools:
     folder = Path(os.environ.get(VARIABLE) or SIBLING)
     if (folder / "loadgen").is_dir():  # the folder of all tools
         folder /= "loadgen"
-    return Tools(_compile(folder / "loadgen.c"), _compile(folder / "climit.c"))
+    return Tools(compile_program(folder / "loadgen.c"), compile_program(folder / "climit.c"))
 
 
-def _compile(source: Path) -> Path:
+def compile_program(source: Path) -> Path:
+    """One program, compiled again where its source is newer. Raises Missing."""
     if not source.is_file():
         raise Missing(f"no {source.name} in {source.parent}: set {VARIABLE} to the folder that holds it")
     target = BUILD / source.stem

@@ -68,7 +68,7 @@ class Sink:
 class NoPoller:
     """In the place of a Poller: the caller says who is ready."""
 
-    def add(self, fd: int, handler: object) -> None:
+    def add(self, fd: int, handler: object, *, once: bool = False) -> None:
         """Nobody watches."""
 
     def watch(self, fd: int, *, read: bool, write: bool) -> None:

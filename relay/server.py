@@ -1,7 +1,7 @@
 """The life of the process: listen, serve, reload, drain.
 
     background   poller, timers, plugins' own tasks, asynchronous hooks, key refresh      ended last
-      connections  one task each; gets a deadline when draining
+      connections  those that wait for something have a task each; all get a deadline when draining
         listeners    ended first
 
 Not here: what is put together and how (process/assembly), what a reload changes (process/reload), what is done for one
@@ -26,7 +26,6 @@ import trio
 from relay import __version__
 from relay.config.address import unix_path
 from relay.config.schema import Config
-from relay.front.admission import Admission
 from relay.front.api import Api
 from relay.front.api_plugins import PluginRoutes
 from relay.front.api_revocations import RevocationRoutes
@@ -34,6 +33,7 @@ from relay.front.api_routes import make_api
 from relay.front.doors import unspoken_for
 from relay.front.endpoints import Pages, serve_internal
 from relay.front.plugin_pages import PluginPages
+from relay.front.reception import Reception
 from relay.net.listener import raise_descriptor_limit
 from relay.net.poller import make_poller
 from relay.net.transport import Transport
@@ -120,7 +120,7 @@ class Server:
         pages.meters = lambda: [
             (plugin.title, meter) for plugin in self.parts.plugins for meter in plugin.handle.meters.all.values()
         ]
-        admission = Admission(self.state, self.services, poller, poller.tick, pages.public())
+        reception = Reception(self.state, self.services, poller, pages.public())
         running = Running(self)
         with self.parts.watchdog:
             async with trio.open_nursery() as background:
@@ -139,10 +139,10 @@ class Server:
                 await background.start(run_all, self.parts.plugins)
                 self._keys.begin(background, self.state.rules)
                 async with trio.open_nursery() as connections:
+                    connections.start_soon(reception.run, connections)
                     async with trio.open_nursery() as listeners:
                         public, private = self.listening
-                        take = partial(admission.take, connections)
-                        public.begin(listeners, take, admission.gate.may_accept, self._turned_away)
+                        public.begin(listeners, reception.take, reception.gate.may_accept, self._turned_away)
                         router = pages.internal()
                         private.begin(
                             listeners,
@@ -169,6 +169,7 @@ class Server:
                         await running._stop.wait()
                         notify("STOPPING=1")
                         listeners.cancel_scope.cancel()
+                    reception.close()
                     connections.start_soon(drain, self.state, self.services.config.server, connections)
                 self.parts.tell_decisions()
                 background.cancel_scope.cancel()

@@ -28,6 +28,11 @@ class Arrivals:
         """Whether any of them wants to know."""
         return any(plugin.has_connect or plugin.has_disconnect for plugin in self._plugins)
 
+    @property
+    def asks(self) -> bool:
+        """Whether any of them wants to be asked."""
+        return any(plugin.has_connect for plugin in self._plugins)
+
     async def arrive(self, arrival: Arrival) -> None:
         """Raises Rejected: 403 with the plugin's own code, 503 or 500 where it could not decide."""
         asked: list[Supervised] = []

@@ -6,26 +6,22 @@ TLS handshake, because whoever is turned away comes back at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import trio
 
 from relay.errors import Rejected
+from relay.front.refusals import Refusals
 from relay.front.state import State
 from relay.limits.pending import Pending, Place
 from relay.session.services import Services
 
-Reject: TypeAlias = Callable[[Rejected, str], None]
-
 
 class Gate:
-    """`reject` counts and keeps a refusal, with the address it is for."""
+    """`refusals` counts and keeps whom it turns away."""
 
-    def __init__(self, state: State, services: Services, reject: Reject) -> None:
+    def __init__(self, state: State, services: Services, refusals: Refusals) -> None:
         self._state = state
         self._counters = services.counters
-        self._reject = reject
+        self._refusals = refusals
         self._pending: Pending = state.pending
         self._room = trio.Event()  # set when somebody gives a place back
 
@@ -43,22 +39,22 @@ class Gate:
     def crowded(self) -> bool:
         return self._pending.crowded
 
-    def enter(self, address: str) -> Place | None:
+    def enter(self, address: str, now: float) -> Place | None:
         """A place for a connection; None: its address is let in no further."""
         doors = self._state.rules.doors
         key = ""  # whom a proxy speaks for will be known later
         if not (doors.expects_header(address) or doors.waits_for_head(address)):
             key = self._state.addresses.key(address)
-            if not self._may_enter(key, address):
+            if not self._may_enter(key, address, now):
                 return None
-        place = self._pending.enter(key, trio.current_time())
+        place = self._pending.enter(key, now)
         self._counters.pending = len(self._pending)
         return place
 
     def known(self, place: Place, address: str) -> bool:
         """A PROXY header has told the address. False: it is let in no further."""
         key = self._state.addresses.key(address)
-        if not self._may_enter(key, address):
+        if not self._may_enter(key, address, trio.current_time()):
             return False
         self._pending.move(place, key)
         return True
@@ -69,16 +65,6 @@ class Gate:
         self._counters.pending = len(self._pending)
         self._room.set()
 
-    def patience(self, place: Place, seconds: float) -> trio.CancelScope:
-        """A step in which the client has its turn. `heard` ends it."""
-        now = trio.current_time()
-        scope = trio.CancelScope(deadline=now + seconds)
-        self._pending.waits(place, scope.cancel, now)
-        return scope
-
-    def heard(self, place: Place) -> None:
-        self._pending.heard(place)
-
     def too_slow(self, place: Place, otherwise: Rejected) -> Rejected:
         """Why a step was cut short: its place was needed, or `otherwise`: its time was up. The place is given back."""
         if place.was_cut:
@@ -87,10 +73,10 @@ class Gate:
         self.leave(place)
         return otherwise
 
-    def _may_enter(self, key: str, address: str) -> bool:
+    def _may_enter(self, key: str, address: str, now: float) -> bool:
         try:
-            self._pending.check(key, trio.current_time())
+            self._pending.check(key, now)
         except Rejected as rejected:
-            self._reject(rejected, address)
+            self._refusals.rejected(rejected, address)
             return False
         return True

@@ -12,7 +12,7 @@ import time
 import trio
 
 from relay.auth.certificates import check_binding
-from relay.auth.refusals import refuse
+from relay.auth.refusals import UnknownKey, refuse
 from relay.auth.tokens import Identity
 from relay.config import schema
 from relay.counters import Counters
@@ -32,12 +32,30 @@ class Guard:
 
     async def identify(self, request: Request, credential: Credential | None) -> Identity:
         """Raises Rejected: 401, 403 for a cookie of the wrong page, 429 after too many bad tokens from one address."""
-        state = self.state
         await trio.lowlevel.checkpoint_if_cancelled()  # the request was waited for: others have had their turn
+        identity = self.identify_now(request, credential)
+        if identity is not None:
+            return identity
+        rules = self.state.rules
+        assert credential is not None
+        try:
+            identity = await rules.identify(credential.value, rules.config.timeouts.auth)
+            check_binding(identity, request.certificate, rules.config.auth.mtls)
+        except Rejected as rejected:
+            self.state.not_authenticated(request.remote, rejected.code)
+            raise
+        self.state.authenticated(request.remote)
+        return identity
+
+    def identify_now(self, request: Request, credential: Credential | None) -> Identity | None:
+        """`identify`, as far as nothing has to be waited for; None: the issuer has to be asked for its keys."""
+        state = self.state
         state.check_failures(request.remote)
         try:
-            identity = await self._identity(request, credential)
+            identity = self._identity(request, credential)
         except Rejected as rejected:
+            if isinstance(rejected, UnknownKey) and rejected.issuer in state.rules.fetchers:
+                return None
             state.not_authenticated(request.remote, rejected.code)
             raise
         state.authenticated(request.remote)
@@ -52,17 +70,17 @@ class Guard:
         check_binding(identity, request.certificate, self.state.rules.config.auth.mtls)
         return identity
 
-    async def _identity(self, request: Request, credential: Credential | None) -> Identity:
+    def _identity(self, request: Request, credential: Credential | None) -> Identity:
         rules, certificate = self.state.rules, request.certificate
         if credential is None and certificate is not None and rules.certificates.identify:
             identity = rules.certificates.identity(certificate)
             self.state.revocations.check(identity, time.time())
             return identity
-        identity = await self._bearer(request, credential)
+        identity = self._bearer(request, credential)
         check_binding(identity, certificate, rules.config.auth.mtls)
         return identity
 
-    async def _bearer(self, request: Request, credential: Credential | None) -> Identity:
+    def _bearer(self, request: Request, credential: Credential | None) -> Identity:
         """Whom a token or a ticket is for."""
         rules = self.state.rules
         if credential is None:
@@ -71,7 +89,7 @@ class Guard:
             return self._redeem(request, credential.value)
         if credential.kind == "cookie":
             self._check_page(request)
-        return await rules.identify(credential.value, rules.config.timeouts.auth)
+        return rules.verify(credential.value)
 
     def _check_page(self, request: Request) -> None:
         """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a page of anybody's sends the cookie too."""

@@ -99,7 +99,7 @@ def check_home(identity: Identity, place: Place, services: Services) -> None:
         return
     if not identity.grants.may_join(place.home):
         raise Rejected(403, "forbidden", "your token does not let you join this room")
-    if services.hub.router(place.home) is None:
+    if place.home not in services.hub.rooms and services.hub.router(place.home) is None:
         raise Rejected(404, "no_such_room", "no plugin serves a room of that name", setting="plugins")
 
 

@@ -4,6 +4,7 @@ Who holds a place and sends nothing, or a byte now and then, costs others theirs
 connection that has waited longest for its client is cut: at once where its address holds more than its share, else
 after `GRACE` seconds in one step of the handshake, which an honest client needs only where the network is very slow.
 And an address whose connections had to be cut is let in no further for a while: what it costs is the TLS handshakes.
+Before that, it is in arrears: what it wants done is done when nobody else wants anything (limits/turns).
 
 Not here: sockets and tasks. The one rule: a place is cut only while the connection waits for its client, so a storm of
 honest clients, who wait for us, cuts nobody; they wait in the kernel.
@@ -23,10 +24,14 @@ LEAST_SHARE: Final = 8
 SHARES: Final = 16  # an address may hold one of so many parts of the places while all are taken
 _ANY: Final = 1 << 62
 LONGEST: Final = 30.0  # seconds an address is kept out after its last slow connection, at most
+ARREARS: Final = Rate(1.0, 30.0)
+"""What an address may owe: a second for each handshake that came to nothing, half a minute in all."""
 
 
 class Place:
-    """One connection's. `interrupt` is set while it waits for its client; `was_cut` once it has been called."""
+    """One connection's. `interrupt` is set while it waits for its client, and not while it waits for us; `was_cut`
+    once it has been called.
+    """
 
     __slots__ = ("interrupt", "key", "since", "was_cut")
 
@@ -42,8 +47,9 @@ class Pending:
 
     def __init__(self, limits: schema.Limits) -> None:
         self._by_key: dict[str, dict[Place, None]] = {}
-        self._waiting: dict[Place, None] = {}  # for their clients; who has waited longest comes first
+        self._waiting: dict[Place, None] = {}  # for their clients, or we are at it; who began first comes first
         self._count = 0
+        self._arrears = Buckets(ARREARS)
         self.adopt(limits)
 
     def adopt(self, limits: schema.Limits) -> None:
@@ -131,17 +137,36 @@ class Pending:
         place.interrupt = interrupt
         self._waiting[place] = None
 
+    def is_ours(self, place: Place) -> None:
+        """The client has said something, and it is our turn; the step goes on."""
+        place.interrupt = None
+
+    def is_theirs(self, place: Place, interrupt: Callable[[], None]) -> None:
+        """That was not enough: it is the client's turn again."""
+        place.interrupt = interrupt
+
     def heard(self, place: Place) -> None:
-        """It has ended."""
+        """The step has ended."""
         place.interrupt = None
         self._waiting.pop(place, None)
 
     def slow(self, key: str, now: float) -> None:
         """A connection of this address had to be cut, or its time was up."""
+        self.failed(key, now)
         if key and self._slow.rate.per_second:
             bucket = self._slow.get(key, now)
             if bucket.try_take(now, 0.0) < LONGEST:
                 bucket.take(now)
+
+    def failed(self, key: str, now: float) -> None:
+        """A handshake with this address came to nothing."""
+        if key:
+            self._arrears.get(key, now).try_take(now)
+
+    def in_arrears(self, key: str, now: float) -> bool:
+        """Whether handshakes with this address came to nothing lately: then others have their turn before it."""
+        bucket = self._arrears.find(key)
+        return bucket is not None and not bucket.is_full(now)
 
     # When all places are taken.
 
@@ -149,14 +174,15 @@ class Pending:
         """Seconds until room can be made for one more; 0.0: now. Infinite: not before somebody leaves."""
         if not self.full or self._over_share() is not None:
             return 0.0
-        for place in self._waiting:
+        place = self._longest()
+        if place is not None:
             return max(0.0, place.since + GRACE - now)
-        return float("inf")
+        return GRACE if self._waiting else float("inf")
 
     def _make_room(self, now: float) -> None:
         place = self._over_share()
         if place is None:
-            place = next(iter(self._waiting), None)
+            place = self._longest()
             if place is None or now - place.since < GRACE:
                 return
         interrupt = place.interrupt
@@ -166,6 +192,10 @@ class Pending:
         self.leave(place)
         if interrupt is not None:
             interrupt()
+
+    def _longest(self) -> Place | None:
+        """Of those who wait for their client the one that began first."""
+        return next((place for place in self._waiting if place.interrupt is not None), None)
 
     def _over_share(self) -> Place | None:
         """Of the address that holds most places, if they are more than its share, the one that has waited longest."""

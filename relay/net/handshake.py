@@ -8,7 +8,6 @@ a request that any strict proxy in front has read the same way.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Sequence
@@ -29,6 +28,8 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _VERSION: Final = "13"
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _B64TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 section 2.1
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
+"""16 bytes in base64, in the one spelling an encoder makes (RFC 4648 section 3.5): the last four bits are zero."""
 _VISIBLE: Final = re.compile(r"[\t -~]*")
 
 
@@ -81,8 +82,8 @@ def is_upgrade(request: Request) -> bool:
 
     Another protocol (`Upgrade: h2c`) is ignored, as RFC 9110 section 7.8 allows: the request is plain HTTP then.
     """
-    wanted = any(item.lower() == "websocket" for item in request.headers.elements("upgrade"))
-    return wanted or "sec-websocket-key" in request.headers
+    headers = request.headers
+    return "sec-websocket-key" in headers or _lists(headers, "upgrade", "websocket")
 
 
 def check_upgrade(request: Request, *, token_in_query: bool = False, cookie: str = "") -> Upgrade:
@@ -96,16 +97,15 @@ def check_upgrade(request: Request, *, token_in_query: bool = False, cookie: str
         raise Rejected(405, "method_not_allowed", "a WebSocket begins with GET", headers=(("Allow", "GET"),))
     if request.http_version != "1.1":
         raise Rejected(505, "http_version", "a WebSocket needs HTTP/1.1")
-    if len(headers.getlist("host")) != 1 or not request.host:
+    if headers.single("host") is None or not request.host:
         raise malformed("exactly one Host is required")
     if "transfer-encoding" in headers or (headers.get("content-length") or "0").strip("0"):
         raise malformed("a WebSocket request has no body")
-    if not any(item.lower() == "websocket" for item in headers.elements("upgrade")):
+    if not _lists(headers, "upgrade", "websocket"):
         raise malformed("Upgrade does not say websocket")
-    if not any(item.lower() == "upgrade" for item in headers.elements("connection")):
+    if not _lists(headers, "connection", "upgrade"):
         raise malformed("Connection does not say upgrade")
-    versions = headers.getlist("sec-websocket-version")
-    if versions != [_VERSION]:
+    if headers.single("sec-websocket-version") != _VERSION:
         raise Rejected(
             426,
             "websocket_version",
@@ -113,21 +113,25 @@ def check_upgrade(request: Request, *, token_in_query: bool = False, cookie: str
             headers=(("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket"), ("Connection", "Upgrade")),
         )
     key = _single(headers, "sec-websocket-key")
-    if key is None or not _is_key(key):
+    if key is None or not _KEY.fullmatch(key):
         raise malformed("Sec-WebSocket-Key is not 16 bytes in base64")
     extensions = headers.getlist("sec-websocket-extensions")
     if not all(map(_VISIBLE.fullmatch, extensions)):
         raise malformed("Sec-WebSocket-Extensions is not ASCII")
     subprotocols = headers.elements("sec-websocket-protocol")
-    if not all(map(_TOKEN.fullmatch, subprotocols)) or len(set(subprotocols)) != len(subprotocols):
-        raise malformed("Sec-WebSocket-Protocol is not a list of different tokens")
+    carriers: list[str] = []
+    if subprotocols:
+        if not all(map(_TOKEN.fullmatch, subprotocols)) or len(set(subprotocols)) != len(subprotocols):
+            raise malformed("Sec-WebSocket-Protocol is not a list of different tokens")
+        carriers = [item for item in subprotocols if item.startswith(BEARER)]
+        subprotocols = [item for item in subprotocols if not item.startswith(BEARER)]
     return Upgrade(
         key,
-        [item for item in subprotocols if not item.startswith(BEARER)],
+        subprotocols,
         find_credential(request, token_in_query=token_in_query, cookie=cookie),
         _single(headers, "origin"),
         extensions,
-        carrier=next((item for item in subprotocols if item.startswith(BEARER)), None),
+        carrier=carriers[0] if carriers else None,
     )
 
 
@@ -217,21 +221,22 @@ def accept_response(upgrade: Upgrade, subprotocol: str | None, extension: str | 
 
 def _single(headers: Headers, name: str) -> str | None:
     """A field that may stand once, visible ASCII; None when absent."""
-    values = headers.getlist(name)
-    if len(values) > 1:
+    if name not in headers:
+        return None
+    value = headers.single(name)
+    if value is None:
         raise malformed(f"more than one {name} header")
-    if values and not _VISIBLE.fullmatch(values[0]):
+    if not _VISIBLE.fullmatch(value):
         raise malformed(f"the {name} header is not ASCII")
-    return values[0] if values else None
+    return value
 
 
-def _is_key(key: str) -> bool:
-    """16 bytes in base64, in the one spelling an encoder makes (RFC 4648 section 3.5)."""
-    try:
-        nonce = base64.b64decode(key, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return len(nonce) == 16 and base64.b64encode(nonce).decode("ascii") == key
+def _lists(headers: Headers, name: str, wanted: str) -> bool:
+    """Whether a list names it, in capitals or not."""
+    value = headers.single(name)
+    if value is not None and value.lower() == wanted:  # nearly always
+        return True
+    return any(item.lower() == wanted for item in headers.elements(name))
 
 
 def _checked(token: str, where: str) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from relay.auth.certificates import ClientCertificate
@@ -27,10 +28,9 @@ _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-# Nearly every field of nearly every request: a strict part of what RFC 9110 section 5.5 and h11 allow. Blanks, once
-# taken, are not given back (`*+`): tried every way, a line of nothing but blanks would cost the square of its length.
-_PLAIN_FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([!-~]+(?:[ \t]+[!-~]+)*)?[ \t]*")
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_PLAIN_REQUEST: Final = re.compile(r"GET ([!-~]+) HTTP/1\.1")
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "expect"})
 
 
 def malformed(reason: str) -> Rejected:
@@ -75,29 +75,6 @@ class HeadScanner:
                 _check_framing(self._lines)
                 return newline + 1
             self._add(line[:-1])
-
-    def plain(self) -> list[tuple[str, str]] | None:
-        """The fields of a whole head that needs no more: GET in HTTP/1.1, no body, ASCII. Names in lower case.
-
-        None: a real parser has to look.
-        """
-        if not (self._lines[0].startswith(b"GET ") and self._lines[0].endswith(b" HTTP/1.1")):
-            return None
-        fields = []
-        for line in self._lines[1:]:
-            match = _PLAIN_FIELD.fullmatch(line)
-            if match is None:
-                return None
-            name = match[1].lower()
-            if name in _FRAMING:
-                return None
-            fields.append((name.decode("ascii"), (match[2] or b"").decode("ascii")))
-        return fields
-
-    @property
-    def target(self) -> str:
-        """Of a head that is `plain`."""
-        return self._lines[0][4:-9].decode("ascii")
 
     def _add(self, line: bytes) -> None:
         if not self._lines:
@@ -156,10 +133,22 @@ class Headers:
         for name, value in fields:
             self._fields.setdefault(name.lower(), []).append(value)
 
+    @classmethod
+    def of(cls, fields: dict[str, list[str]]) -> Headers:
+        """Of names in lower case, which are not copied."""
+        headers = cls.__new__(cls)
+        headers._fields = fields
+        return headers
+
     def get(self, name: str) -> str | None:
         """The field's value; several lines are joined with a comma (RFC 9110 section 5.3). None when absent."""
         values = self._fields.get(name)
         return None if values is None else ", ".join(values)
+
+    def single(self, name: str) -> str | None:
+        """The value of a field that stands there once; None: it is not there, or stands there more often."""
+        values = self._fields.get(name)
+        return values[0] if values is not None and len(values) == 1 else None
 
     def getlist(self, name: str) -> list[str]:
         """One value per line of that name, as sent."""
@@ -167,9 +156,10 @@ class Headers:
 
     def elements(self, name: str) -> list[str]:
         """The members of a comma-separated list, over all lines, empty ones left out (RFC 9110 section 5.6.1)."""
-        return [
-            item for value in self._fields.get(name, ()) for part in value.split(",") if (item := part.strip(" \t"))
-        ]
+        values = self._fields.get(name)
+        if values is None:
+            return []
+        return [item for value in values for part in value.split(",") if (item := part.strip(" \t"))]
 
     def items(self) -> list[tuple[str, str]]:
         """Each name, in lower case, with its value as `get` gives it."""
@@ -180,6 +170,51 @@ class Headers:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
+
+
+@lru_cache(256)
+def _field_name(name: str) -> str | None:
+    """In lower case; None: it is no name. The same few come with every request."""
+    return name.lower() if _FIELD_NAME.fullmatch(name) else None
+
+
+class Plain(NamedTuple):
+    """The head of a request that needs no more: GET in HTTP/1.1, no body, visible ASCII and blanks; a strict part of
+    what RFC 9110 section 5.5 and h11 allow. `size`: in bytes.
+    """
+
+    size: int
+    target: str
+    headers: Headers
+
+
+def read_plain(data: bytes | bytearray, max_bytes: int, max_fields: int) -> Plain | None:
+    """The plain head that `data` begins with. None: it begins with no such, or no whole one; a scanner tells, and where
+    that has no objection a real parser has to look.
+    """
+    end = data.find(b"\r\n\r\n", 0, max_bytes)
+    if end < 0:
+        return None
+    text = data[:end].decode("latin-1")
+    if not text.isascii():
+        return None
+    first, *lines = text.split("\r\n")
+    request = _PLAIN_REQUEST.fullmatch(first)
+    if request is None or len(lines) > max_fields:
+        return None
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        known = _field_name(name)
+        if known is None or not colon or not value.isprintable():  # of ASCII: the blank, and what is visible
+            return None
+        if known in fields:
+            fields[known].append(value.strip(" "))
+        else:
+            fields[known] = [value.strip(" ")]
+    if len(fields.get("host", ())) != 1 or not _FRAMING.isdisjoint(fields):
+        return None
+    return Plain(end + 4, request[1], Headers.of(fields))
 
 
 async def _no_body(max_bytes: int, setting: str | None) -> bytes:
@@ -275,6 +310,8 @@ def _authority(method: str, target: str, host: str) -> tuple[str, str]:
 
 def decoded(text: str) -> str:
     """Undo percent-encoding, strictly. Control characters are refused: nothing of ours has any."""
+    if "%" not in text and text.isascii() and text.isprintable():
+        return text
     if _BAD_PERCENT.search(text):
         raise malformed("a percent sign in the request target is not followed by two hex digits")
     try:

@@ -24,7 +24,7 @@ import trio
 from relay.auth.certificates import ClientCertificate
 from relay.config.schema import Limits
 from relay.errors import Rejected
-from relay.net.head import Headers, HeadScanner, Request, malformed
+from relay.net.head import Headers, HeadScanner, Plain, Request, malformed, read_plain
 
 __all__ = ["ByteStream", "HTTPConnection", "Headers", "Request", "Response"]
 
@@ -134,19 +134,24 @@ class HTTPConnection:
         tls: bool = True,
         client: Callable[[Headers, str], str] | None = None,
         certificate: ClientCertificate | None = None,
+        received: bytes | bytearray = b"",
+        cut_off: bool = False,
     ) -> None:
+        """`received`: what was read of the stream before. `cut_off`: that is no whole request, and there will be no
+        more of it; all that can be done is to refuse it.
+        """
         self._stream = stream
         self._limits = limits
         self._peer = self.remote = remote
         self.client = client
         self._certificate = certificate
         self.tls = tls
-        self._rest = bytearray()  # received, and not of the current request
+        self._rest = bytearray(received)  # and not of the current request
         self._made: h11.Connection | None = None
         self._head = b""  # of the current request, if h11 has not seen it
         self._request: Request | None = None
         self._head_only = False  # the request is HEAD: its answer is the head alone
-        self._lost = False  # nobody knows any more where the next request would begin
+        self._lost = cut_off  # nobody knows any more where the next request would begin
 
     async def wait_for_request(self) -> bool:
         """Wait for the first byte of the next request: True, or False when the client ended the connection instead."""
@@ -170,20 +175,16 @@ class HTTPConnection:
         if not await self.wait_for_request():
             return None
         self._lost = True  # until we have come through
-        scanner = HeadScanner(self._limits.head_bytes, self._limits.head_fields)
+        most = self._limits.head_bytes, self._limits.head_fields
+        scanner = HeadScanner(*most)
         while (end := scanner.advance(self._rest)) is None:
             data = await self._stream.receive_some()
             if not data:
                 raise malformed("the connection ended within the request head")
             self._rest += data
-        fields = scanner.plain()
-        if fields is not None:
-            # A WebSocket's request is read like this, and h11 is not asked before an answer of ours needs it.
-            self._head = bytes(self._rest[:end])
-            del self._rest[:end]
-            request = self._began("GET", scanner.target, Headers(fields), "1.1")
-            self._lost = False
-            return request
+        plain = read_plain(self._rest, *most)
+        if plain is not None:
+            return self.begin(plain)
         self._h11.receive_data(bytes(self._rest[:end]))
         event = self._next_event()
         if not isinstance(event, h11.Request):  # the scanner saw a whole head
@@ -194,6 +195,18 @@ class HTTPConnection:
         version = event.http_version.decode("ascii")
         request = self._began(event.method.decode("ascii"), event.target.decode("ascii"), headers, version)
         self._next_event()  # without a body this is its end, and h11 knows that now
+        self._lost = False
+        return request
+
+    def begin(self, plain: Plain) -> Request:
+        """The next request, whose head is the first that was received and not read. Raises Rejected.
+
+        A WebSocket's request is read like this, and h11 is not asked before an answer of ours needs it.
+        """
+        self._lost = True  # until we have come through
+        self._head = bytes(self._rest[: plain.size])
+        del self._rest[: plain.size]
+        request = self._began("GET", plain.target, plain.headers, "1.1")
         self._lost = False
         return request
 

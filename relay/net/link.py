@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-import trio
-
 from relay.config.schema import WebSocket
 from relay.delivery.channels import Lane
 from relay.delivery.outbox import put_all
@@ -47,25 +45,29 @@ def given_up_after(settings: WebSocket) -> float:
     return settings.heartbeat + settings.heartbeat_timeout if settings.heartbeat else 0.0
 
 
+def _nobody(link: Link) -> None:
+    """Nobody wants to know."""
+
+
 class Link(Reader):
     """One client. `connection` is set before the first byte is fed."""
 
     __slots__ = (
         "_awaits", "_deadline", "_full", "_patience", "_producers", "_started", "agreement", "arrival", "close_code",
-        "close_reason", "ended", "opened_at", "parked", "pinged", "slot", "writer",
+        "close_reason", "gone", "opened_at", "parked", "pinged", "slot", "writer",
     )  # fmt: skip
 
     def __init__(
         self, services: Services, transport: Transport, poller: Poller, tick: Tick, limits: EngineLimits,
         agreement: Agreement | None = None,
     ) -> None:  # fmt: skip
-        """`agreement`: how messages are compressed, if they are."""
+        """`agreement`: how messages are compressed, if they are. `gone` is called when all is over, once."""
         super().__init__(services, transport, poller)
         self.engine = Engine(self, limits, agreement)
         self.agreement = agreement
         self.writer = make_writer(services, transport, self, tick, agreement)
         self.outbox = self.writer
-        self.ended = trio.Event()
+        self.gone: Callable[[Link], None] = _nobody
         self.arrival: Arrival | None = None  # what plugins were told of it
         self._started = False
         self.parked = False  # it was lost, and its session waits for another one
@@ -329,4 +331,4 @@ class Link(Reader):
                     CloseCode.GOING_AWAY, "the client went away without a close"
                 )
             self.connection.lost()
-        self.ended.set()
+        self.gone(self)

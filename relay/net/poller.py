@@ -1,8 +1,9 @@
 """Which connections are ready: one poller for all of them, and one flush for all that a tick brought.
 
 A tick: wait until something is ready, let every ready connection read (a bounded amount), then let every connection
-that somebody put something for write once. Not here: what is read or written. The one rule: handlers are sync and
-never raise; whoever puts outside a tick gets one too (`Poller.wake`).
+that somebody put something for write once; `afterwards`, what can wait until all of these are served, has its turn. Not
+here: what is read or written. The one rule: handlers are sync and never raise; whoever puts outside a tick gets one too
+(`Poller.wake`).
 
 Two implementations behind one interface, tested by the same tests: `EpollPoller` has one `select.epoll` for all
 connections and Trio waits for that one descriptor; `TaskPoller` has a task per connection, for systems without epoll.
@@ -54,8 +55,20 @@ class Poller(Protocol):
     """How ready connections are found."""
 
     tick: Tick
+    afterwards: Callable[[float], bool]
+    """Called with the time at the end of every tick, or soon after `ask`; True: there is more to do, so soon again."""
 
-    def add(self, fd: int, handler: Handler) -> None: ...
+    def ask(self) -> None:
+        """There is something for `afterwards`."""
+
+    def add(self, fd: int, handler: Handler, *, once: bool = False) -> None:
+        """Waits until it is readable. A descriptor that was added before changes hands. `once`: what has come is told
+        once, and what comes then after `drained`: for those who do not read at once.
+        """
+
+    def drained(self, fd: int) -> None:
+        """All that had come was read, of a descriptor that was added with `once`."""
+
     def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
         """Changes what is waited for. Only for descriptors that were added. `end` is for those that are not read: tell
         when the other side has ended, where the system can.
@@ -68,6 +81,11 @@ class Poller(Protocol):
         """Until cancelled."""
 
 
+def _nothing(now: float) -> bool:
+    del now
+    return False
+
+
 class EpollPoller:
     """Nested epoll: all connections in one epoll, which Trio's own waits for."""
 
@@ -77,10 +95,19 @@ class EpollPoller:
         self._clock = clock
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
+        self.afterwards = _nothing
 
-    def add(self, fd: int, handler: Handler) -> None:
+    def ask(self) -> None:
+        """It comes at the end of every tick, and who asks was called within one."""
+
+    def add(self, fd: int, handler: Handler, *, once: bool = False) -> None:
+        known = fd in self._handlers
         self._handlers[fd] = handler
-        self._epoll.register(fd, select.EPOLLIN)
+        change = self._epoll.modify if known else self._epoll.register
+        change(fd, select.EPOLLIN | select.EPOLLET if once else select.EPOLLIN)
+
+    def drained(self, fd: int) -> None:
+        """The edge that comes next is told by itself."""
 
     def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
         if not self._epoll.closed:
@@ -96,11 +123,15 @@ class EpollPoller:
         epoll, handlers, tick = self._epoll, self._handlers, self.tick
         writable, end = select.EPOLLOUT, select.EPOLLRDHUP
         other = ~writable
+        more = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flusher.run)
             try:
                 while True:
-                    await trio.lowlevel.wait_readable(epoll.fileno())
+                    if more:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(epoll.fileno())
                     now = self._clock()
                     tick.running = True
                     ready = epoll.poll(0, BATCH)
@@ -116,6 +147,7 @@ class EpollPoller:
                         if events & writable and fd in handlers:
                             handler.writable(now)
                     tick.flush()
+                    more = self.afterwards(now)
             finally:
                 tick.running = False
                 epoll.close()
@@ -132,13 +164,26 @@ class TaskPoller:
         self._waiting: dict[tuple[int, bool], trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._early: list[int] = []
+        self._once: set[int] = set()
+        self._asked = trio.Event()
+        self.afterwards = _nothing
 
-    def add(self, fd: int, handler: Handler) -> None:
+    def ask(self) -> None:
+        self._asked.set()
+
+    def add(self, fd: int, handler: Handler, *, once: bool = False) -> None:
         self._handlers[fd] = handler
+        if once:
+            self._once.add(fd)
+        else:
+            self._once.discard(fd)
         if self._nursery is None:
             self._early.append(fd)
         else:
             self.watch(fd, read=True, write=False)
+
+    def drained(self, fd: int) -> None:
+        self.watch(fd, read=True, write=False)
 
     def watch(self, fd: int, *, read: bool, write: bool, end: bool = False) -> None:
         del end  # it is found when reading goes on
@@ -154,6 +199,7 @@ class TaskPoller:
 
     def remove(self, fd: int) -> None:
         self.watch(fd, read=False, write=False)
+        self._once.discard(fd)
         del self._handlers[fd]
         trio.lowlevel.notify_closing(fd)
 
@@ -174,6 +220,8 @@ class TaskPoller:
                 if is_write:
                     handler.writable(now)
                 else:
+                    if fd in self._once:
+                        del self._waiting[key]  # the loop ends with this
                     handler.readable(now)
                 self.tick.flush()
 
@@ -185,7 +233,11 @@ class TaskPoller:
                 if fd in self._handlers:
                     self.watch(fd, read=True, write=False)
             self._early.clear()
-            await trio.sleep_forever()
+            while True:
+                await self._asked.wait()
+                self._asked = trio.Event()
+                while self.afterwards(self._clock()):
+                    await trio.lowlevel.checkpoint()
 
 
 def make_poller(kind: str, clock: Callable[[], float]) -> Any:

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from relay.config.schema import TLS
@@ -29,8 +30,10 @@ from relay.net.client_certificates import demand, problems_of
 # TLS 1.2: authenticated encryption with forward secrecy only. The three suites of TLS 1.3 are all of that kind.
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 GROUPS: Final = "X25519:P-256:P-384"
-# Resumption is worth one ticket to a client that comes back; each further one costs 250 bytes on every new connection.
-TICKETS: Final = 1
+# A session ticket costs every handshake about 30 microseconds and 250 bytes. Resuming by one saves a signature; with an
+# elliptic curve that is less than the tickets cost (docs/performance.md), with RSA it is many times as much.
+TICKETS_RSA: Final = 1
+TICKETS_EC: Final = 0
 _MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _HINT: Final = "`relay certs` makes a pair for development"
 
@@ -140,19 +143,6 @@ class Certificates:
         return None
 
 
-def close_half_wrapped(problem: BaseException) -> None:
-    """Closes the socket that `wrap_socket` had begun to make when it raised, because the client was gone.
-
-    It has taken the descriptor over by then, and lets go of it only with the garbage collector's help, loudly.
-    """
-    trace = problem.__traceback__
-    while trace is not None:
-        made = trace.tb_frame.f_locals.get("self")
-        if isinstance(made, ssl.SSLSocket):
-            made.close()
-        trace = trace.tb_next
-
-
 def _chooser(entries: Iterable[tuple[list[str], ssl.SSLContext]]) -> Callable[..., None]:
     """The SNI callback: an exact name before a wildcard, an earlier entry before a later one, else the main context.
 
@@ -187,6 +177,7 @@ def _load(certificate: Path, key: Path, minimum_version: str, table: str) -> _Lo
     if problems:
         raise ConfigError(problems)
     context = _hardened(minimum_version)
+    context.num_tickets = TICKETS_RSA if isinstance(chain[0].public_key(), rsa.RSAPublicKey) else TICKETS_EC
     try:
         # The password callback keeps OpenSSL from asking the terminal, should the file have changed just now.
         context.load_cert_chain(certificate, key, password=lambda: b"")
@@ -205,7 +196,6 @@ def _hardened(minimum_version: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.options |= ssl.OP_SINGLE_ECDH_USE | ssl.OP_SINGLE_DH_USE
     context.post_handshake_auth = False
-    context.num_tickets = TICKETS
     context.set_alpn_protocols(["http/1.1"])
     if hasattr(context, "set_groups"):  # Python 3.15
         context.set_groups(GROUPS)

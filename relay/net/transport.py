@@ -1,9 +1,9 @@
 """One client's socket, with or without TLS: non-blocking and sync in both directions.
 
-TLS is OpenSSL on the descriptor itself (`ssl.SSLSocket`), so a read or a write is one call and an alert goes out by
-itself; `trio.SSLStream` costs three to five times more a message (docs/why/sync-hot-path.md). Not here: what the bytes
-mean, when to write. The one rule: nothing here waits, except the `async` methods at the end, which serve the time
-before the WebSocket begins.
+TLS is OpenSSL on the descriptor itself (what `ssl.SSLSocket` is built on), so a read or a write is one call and an
+alert goes out by itself; `trio.SSLStream` costs three to five times more a message (docs/why/sync-hot-path.md). Not
+here: what the bytes mean, when to write. The one rule: nothing here waits, except the `async` methods at the end, for
+the few who are served by a task before, or instead of, a session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import ssl
 import struct
 import sys
 from collections.abc import Callable
-from typing import Final, Protocol
+from enum import Enum
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -66,6 +67,15 @@ bytes.
 """
 
 
+class Wants(Enum):
+    """What a TLS handshake goes on with."""
+
+    NOTHING = 0
+    """It is done."""
+    READ = 1
+    WRITE = 2
+
+
 class Bare(Protocol):
     """What writes. As `Transport.write`."""
 
@@ -83,36 +93,44 @@ class _Plain:
 
 
 class Transport:
-    """A connected socket. `tls` tells whether it is an SSLSocket, whose handshake is still to be done or done.
+    """A connected socket. `tls` tells whether it has TLS, whose handshake is still to be done or done; `asked_for` is
+    then the name that the client asked for, where the context notes it (net/tls).
 
     `read` and `write` are what reads and writes, as bare as can be, for the two places where a function call counts.
     `write` takes at most WRITE_SIZE bytes and returns how many were taken; both raise WOULD_BLOCK or OSError. `bare` is
     what `write` belongs to: calling `bare.write` touches one object less. Everybody else uses `receive`, `send`.
     """
 
-    __slots__ = ("bare", "fd", "half_closed", "knows_path", "lowat", "read", "sock", "tls", "write")
+    __slots__ = (
+        "__weakref__", "_secured", "asked_for", "bare", "fd", "half_closed", "knows_path", "lowat", "read", "sock",
+        "tls", "write",
+    )  # fmt: skip
 
     read: Callable[[int], bytes]
     write: Callable[[bytes | memoryview], int]
 
     def __init__(
-        self, sock: socket.socket, *, unsent_bytes: int, congestion: str = "", unacknowledged: float = 0.0
-    ) -> None:
-        """`unacknowledged`: seconds after which bytes that nobody has acknowledged end the connection, where the system
-        can (RFC 5482); 0: as long as the system likes. Raises OSError, also for a `congestion` this kernel does not
-        have.
+        self, sock: socket.socket, context: ssl.SSLContext | None = None, *, unsent_bytes: int, congestion: str = "",
+        unacknowledged: float = 0.0,
+    ) -> None:  # fmt: skip
+        """`context`: with TLS, as the server. `unacknowledged`: seconds after which bytes that nobody has acknowledged
+        end the connection, where the system can (RFC 5482); 0: as long as the system likes. Raises OSError, also for a
+        `congestion` this kernel does not have.
         """
         if sock.gettimeout() != 0.0:
             sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
-        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.tls = context is not None
         self.half_closed = False
         self.lowat = unsent_bytes
-        # The object below SSLSocket, if there is one: its Python methods cost as much as all else we do for a message.
-        below = getattr(sock, "_sslobj", None)
-        self.read = getattr(below, "read", sock.recv)
-        self.write = getattr(below, "write", sock.send)
+        self.asked_for: str | None = None
+        # The object below `SSLSocket`, without one: it would be a second socket object for each connection, and its
+        # Python methods cost as much as all else we do for a message.
+        self._secured: Any = None if context is None else context._wrap_socket(sock, True, owner=self)  # type: ignore[attr-defined]
+        below = self._secured
+        self.read = sock.recv if below is None else below.read
+        self.write = sock.send if below is None else below.write
         self.bare: Bare = below or _Plain(self.write)
         family = sock.family  # each look at it makes an enum's member
         if family in (socket.AF_INET, socket.AF_INET6):
@@ -130,6 +148,32 @@ class Transport:
         self.knows_path = family in _TELLING or self.path_info() is not None
         if self.knows_path:
             _TELLING.add(family)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What TLS goes by; the context's SNI callback may set another one, for the name that was asked for."""
+        context: ssl.SSLContext = self._secured.context
+        return context
+
+    @context.setter
+    def context(self, context: ssl.SSLContext) -> None:
+        self._secured.context = context
+
+    def handshake(self) -> Wants:
+        """The TLS handshake, as far as it goes now. On failure the alert has been written (RFC 8446 section 6.2).
+        Raises Lost.
+        """
+        try:
+            self._secured.do_handshake()
+        except ssl.SSLWantReadError:
+            return Wants.READ
+        except ssl.SSLWantWriteError:
+            return Wants.WRITE
+        except OSError as error:
+            raise lost(error) from None
+        except ValueError as error:  # a server name OpenSSL does not like
+            raise Lost(str(error)) from None
+        return Wants.NOTHING
 
     def receive(self) -> bytes | None:
         """What has come, at most READ_SIZE bytes; None: nothing yet; b"": the other side has ended. Raises Lost."""
@@ -219,7 +263,10 @@ class Transport:
 
     def peer_certificate(self) -> bytes | None:
         """The client's certificate, DER, verified in the handshake; None: it has none, or there is no TLS."""
-        return self.sock.getpeercert(binary_form=True) if isinstance(self.sock, ssl.SSLSocket) else None
+        if self._secured is None:
+            return None
+        found: bytes | None = self._secured.getpeercert(True)
+        return found
 
     def half_close(self) -> None:
         """Says that nothing more will be sent; what still comes can only be read to be dropped, undecrypted."""
@@ -227,7 +274,7 @@ class Transport:
         self._say_goodbye()
         self.read = self.sock.recv
         try:
-            self.sock.shutdown(socket.SHUT_WR)  # an SSLSocket is a plain socket after this
+            self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
@@ -239,44 +286,19 @@ class Transport:
         self.sock.close()
 
     def _say_goodbye(self) -> None:
-        if isinstance(self.sock, ssl.SSLSocket):
+        if self._secured is not None:
             try:
-                self.sock.unwrap()
+                self._secured.shutdown()
             except (OSError, ValueError):
                 pass
 
     def abort(self) -> None:
         """Ends the connection with a reset: what the kernel holds unsent is dropped, no TIME_WAIT stays behind."""
         self.half_closed = True
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except OSError:
-            pass
+        reset(self.sock)
         self.sock.close()
 
-    # Before the WebSocket: each connection waits in its own task.
-
-    async def do_handshake(self) -> None:
-        """TLS handshake. On failure the alert has been written (RFC 8446 section 6.2). Raises Lost."""
-        assert isinstance(self.sock, ssl.SSLSocket)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
-        while True:
-            try:
-                self.sock.do_handshake()
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(self.fd)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self.fd)
-            except OSError as error:
-                raise lost(error) from None
-            except ValueError as error:  # a server name OpenSSL does not like
-                raise Lost(str(error)) from None
-            else:
-                if not waited:  # who has waited has let others go first
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return
-            waited = True
+    # For those who are served by a task.
 
     async def receive_some(self) -> bytes:
         """At least one byte, b"" at the end. Raises Lost."""
@@ -299,6 +321,14 @@ class Transport:
             if not sent:
                 await trio.lowlevel.wait_writable(self.fd)
             rest = rest[sent:]
+
+
+def reset(sock: socket.socket) -> None:
+    """Closing it will be a reset."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass
 
 
 def lost(error: OSError) -> Lost:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def greet(connection: Connection, *, resumed: bool = False) -> bytes | None:
     """`resumed`: the session goes on, and this is another socket's beginning."""
+    if connection.protocol.subprotocol is None:
+        return None  # plain mode has no envelope to say it in
     services, config = connection.services, connection.services.config
     limits = config.limits
     identity = connection.identity

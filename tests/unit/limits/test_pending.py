@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.config.schema import Limits
 from relay.errors import Rejected
-from relay.limits.pending import GRACE, LEAST_SHARE, LONGEST, Pending, Place
+from relay.limits.pending import ARREARS, GRACE, LEAST_SHARE, LONGEST, Pending, Place
 
 
 class Gate:
@@ -196,3 +196,54 @@ def test_places_are_counted_right_whatever_happens(steps: list[tuple[str, str, i
     assert len(gate.pending) == 0
     assert gate.pending._by_key == {}
     assert gate.pending._waiting == {}
+
+
+# Arrears
+
+
+def test_an_address_is_in_arrears_a_second_for_each_handshake_that_came_to_nothing() -> None:
+    gate = Gate()
+    assert not gate.pending.in_arrears("mallory", gate.now)
+    for _ in range(3):
+        gate.pending.failed("mallory", gate.now)
+    assert gate.pending.in_arrears("mallory", gate.now + 2.9)
+    assert not gate.pending.in_arrears("mallory", gate.now + 3.1)
+    assert not gate.pending.in_arrears("ann", gate.now)
+
+
+def test_arrears_end_after_half_a_minute_whatever_was_done() -> None:
+    gate = Gate()
+    for _ in range(1000):
+        gate.pending.slow("mallory", gate.now)
+    assert gate.pending.in_arrears("mallory", gate.now + ARREARS.burst - 0.1)
+    assert not gate.pending.in_arrears("mallory", gate.now + ARREARS.burst + 0.1)
+
+
+def test_nobody_is_in_arrears_for_an_address_that_is_not_known() -> None:
+    gate = Gate()
+    gate.pending.failed("", gate.now)
+    assert not gate.pending.in_arrears("", gate.now)
+
+
+# Whose turn it is
+
+
+def test_who_waits_for_us_is_not_cut_and_can_be_when_it_is_its_own_turn_again() -> None:
+    gate = Gate(pending_handshakes=2)
+    first, second = gate.come("a"), gate.come("b")
+    gate.pending.is_ours(first)
+    gate.now += GRACE + 1.0
+    assert gate.pending.patience(gate.now) == 0.0
+    gate.come("c")
+    assert gate.cut == ["b"]
+    gate.pending.is_ours(second)
+    gate.pending.is_theirs(first, lambda: gate.cut.append("a"))
+    gate.come("d")
+    assert gate.cut == ["b", "a"], "it has waited since its step began"
+
+
+def test_where_all_wait_for_us_we_look_again_soon() -> None:
+    gate = Gate(pending_handshakes=1)
+    place = gate.come("a")
+    gate.pending.is_ours(place)
+    assert 0.0 < gate.pending.patience(gate.now + 100.0) <= GRACE

@@ -104,7 +104,9 @@ class Net(House):
         link.connection = Connection(
             self.services, link, identity(subject, grants, expires_in), protocol, f"session of {subject}", home
         )
-        self.clients.append(Client(link, client))
+        made = Client(link, client)
+        self.clients.append(made)
+        link.gone = lambda _: made.ended.set()
         link.start(early, last)
         return self.clients[-1]
 
@@ -175,6 +177,7 @@ class Client:
 
     def __init__(self, link: Link, sock: socket.socket) -> None:
         self.link = link
+        self.ended = trio.Event()
         self.sock = sock
         self.plain = link.connection.protocol.bare
         self._frames = Frames(ConnectionType.CLIENT)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relay.config.schema import Limits
 from relay.errors import Rejected
 from relay.net.handshake import check_upgrade, is_upgrade
-from relay.net.head import HeadScanner
+from relay.net.head import Headers, HeadScanner, read_plain
 from relay.net.http import HTTPConnection, Response
 
 LIMITS = Limits()
@@ -546,15 +546,19 @@ def test_what_is_read_without_h11_is_what_h11_reads(head: bytes) -> None:
     try:
         end = scanner.advance(head)
     except Rejected:
+        assert read_plain(head, 8192, 64) is None
         return
-    if end is None or (fields := scanner.plain()) is None:
+    plain = read_plain(head, 8192, 64)
+    if end is None or plain is None:
+        assert plain is None
         return
     machine = h11.Connection(h11.SERVER)
     machine.receive_data(head[:end])
     event = machine.next_event()
     assert isinstance(event, h11.Request)
-    assert fields == [(name.decode(), value.decode()) for name, value in event.headers]
-    assert (event.method, event.target, event.http_version) == (b"GET", scanner.target.encode(), b"1.1")
+    assert plain.size == end
+    assert plain.headers.items() == Headers((name.decode(), value.decode()) for name, value in event.headers).items()
+    assert (event.method, event.target, event.http_version) == (b"GET", plain.target.encode(), b"1.1")
     assert isinstance(machine.next_event(), h11.EndOfMessage)
 
 
@@ -563,11 +567,17 @@ def test_a_websockets_request_is_read_without_h11() -> None:
         b"GET /rooms/a HTTP/1.1\r\nHost: localhost:8443\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer a.b\r\n\r\n"
     )
-    scanner = HeadScanner(8192, 64)
-    assert scanner.advance(head) == len(head)
-    fields = scanner.plain()
-    assert fields is not None
-    assert dict(fields)["sec-websocket-version"] == "13"
+    plain = read_plain(head, 8192, 64)
+    assert plain is not None
+    assert plain.size == len(head)
+    assert plain.headers.get("sec-websocket-version") == "13"
+
+
+def test_limits_hold_for_what_is_read_without_h11() -> None:
+    head = GET.replace(b"\r\n\r\n", b"\r\nX: y\r\n\r\n")
+    assert read_plain(head, len(head), 99) is not None
+    assert read_plain(head, len(head) - 1, 99) is None
+    assert read_plain(head, len(head), head.count(b":") - 1) is None
 
 
 async def test_plain_requests_one_behind_the_other_are_answered_as_any() -> None:

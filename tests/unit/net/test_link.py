@@ -113,7 +113,7 @@ async def test_a_close_is_answered_and_the_server_ends_the_stream(said: bytes, a
         ann = net.connect(protocol=Plain(), home="q:a")
         await ann.send(said)
         assert await ann.rest() == [("close", answer, ""), "end"]
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert net.hub.rooms == {}
 
 
@@ -121,7 +121,7 @@ async def test_the_code_of_the_client_is_kept_for_the_log() -> None:
     async with open_net(PLUGINS) as net:
         ann = net.connect()
         await ann.send(close(4321, "my reason"))
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert ann.link.close_code == 4321
         assert ann.link.connection.closing is not None
         assert ann.link.connection.closing.reason == "my reason"
@@ -141,7 +141,7 @@ async def test_a_client_that_just_goes_has_left_its_rooms(poller: str) -> None:
         ann = net.connect()
         await ann.join("q:a")
         ann.sock.close()
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert net.hub.rooms == {}
         assert ann.link.close_code == 1006
         assert net.gone == ["ann"]
@@ -153,7 +153,7 @@ async def test_a_client_that_resets_the_connection_has_left_its_rooms(poller: st
         await ann.join("q:a")
         ann.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         ann.sock.close()
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert net.hub.rooms == {}
         assert ann.link.connection.closing is not None
         assert errno.errorcode[errno.ECONNRESET] in ann.link.connection.closing.reason
@@ -213,7 +213,7 @@ async def test_a_client_that_does_not_answer_a_close_is_cut_off(patient_clock: M
         ann = net.connect(protocol=Plain(), home="q:a")
         started = trio.current_time()
         ann.link.connection.close(CloseReason(CloseCode.NORMAL, "bye"))
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert trio.current_time() - started == pytest.approx(5.0, abs=0.5)
         assert await ann.hear() == ("close", 1000, "bye")
         assert await ann.rest() == ["reset"]
@@ -224,7 +224,7 @@ async def test_an_abort_ends_at_once_and_only_once() -> None:
         ann = net.connect(protocol=Plain(), home="q:a")
         ann.link.abort()
         ann.link.abort()
-        assert ann.link.ended.is_set()
+        assert ann.ended.is_set()
         assert await ann.rest() == ["reset"]
         assert net.gone == ["ann"]
 
@@ -255,9 +255,9 @@ async def test_a_broken_rule_is_told_in_a_close_frame_before_the_stream_ends(
         assert why in ending[2]
         await ann.send(masked(TEXT, "still talking") * 100)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert not ann.link.ended.is_set(), "what is still on its way is read and dropped"
+        assert not ann.ended.is_set(), "what is still on its way is read and dropped"
         ann.sock.close()
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert await bob.hear() == "before"
         assert await bob.silence(0.02) == []
 
@@ -269,7 +269,7 @@ async def test_who_goes_on_after_breaking_a_rule_is_cut_off_at_the_deadline(pati
         assert (await ann.hear_until("close"))[1] == 1002
         started = trio.current_time()
         with trio.move_on_after(60):
-            while not ann.link.ended.is_set():
+            while not ann.ended.is_set():
                 ann.stuff(b"z" * 1000)
                 await trio.sleep(0.5)
         assert trio.current_time() - started <= 6
@@ -394,7 +394,7 @@ async def test_a_client_that_never_reads_is_gone_at_the_deadline(patient_clock: 
             room.broadcast(bytes(5000))
             await trio.lowlevel.checkpoint()
         started = trio.current_time()
-        await slow.link.ended.wait()
+        await slow.ended.wait()
         assert trio.current_time() - started == pytest.approx(5.0, abs=0.5)
 
 
@@ -500,7 +500,7 @@ async def test_a_producer_is_let_go_when_its_reader_is_closed() -> None:
         slow.link.connection.close(CloseReason(CloseCode.NORMAL, "enough"))
         while ann.link.connection.messages < 201:
             await trio.testing.wait_all_tasks_blocked(0.001)
-        assert not slow.link.ended.is_set(), "nobody had to wait for its deadline"
+        assert not slow.ended.is_set(), "nobody had to wait for its deadline"
 
 
 async def test_a_reader_that_makes_others_wait_too_long_is_closed(patient_clock: MockClock) -> None:
@@ -647,7 +647,7 @@ async def test_a_client_that_goes_while_it_is_not_read_is_found_gone(poller: str
         await trio.testing.wait_all_tasks_blocked(0.005)
         ann.sock.close()
         gate.set()
-        await ann.link.ended.wait()
+        await ann.ended.wait()
 
 
 # Time.
@@ -661,14 +661,14 @@ async def test_a_silent_client_is_asked_and_one_that_answers_lives(patient_clock
             assert await ann.hear() == ("ping", b"")
             await ann.send(masked(PONG))
         assert trio.current_time() == pytest.approx(50, abs=8)
-        assert not ann.link.ended.is_set()
+        assert not ann.ended.is_set()
 
 
 async def test_a_client_that_says_nothing_to_a_ping_is_dead(patient_clock: MockClock) -> None:
     config = settings(websocket={"heartbeat": 10, "heartbeat_timeout": 5})
     async with open_net(PLUGINS, config) as net:
         ann = net.connect(protocol=Plain(), home="q:a")
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert trio.current_time() == pytest.approx(15, abs=2.5)
         assert net.counters.dead == 1
         assert ann.link.connection.closing is not None
@@ -697,11 +697,11 @@ async def test_a_client_that_is_not_read_is_not_called_dead(patient_clock: MockC
         gate = net.plugin("s").gates["message"] = trio.Event()
         await ann.send(masked(TEXT, "x"))
         await trio.sleep(60)
-        assert not ann.link.ended.is_set()
+        assert not ann.ended.is_set()
         gate.set()
         await ann.send(masked(TEXT, "y"))
         await trio.sleep(4)
-        assert not ann.link.ended.is_set()
+        assert not ann.ended.is_set()
         assert ann.link.connection.messages == 2
 
 
@@ -717,7 +717,7 @@ async def test_a_client_that_is_not_read_and_whose_host_vanishes_is_found(poller
         await ann.send(masked(TEXT, "x"))
         await trio.testing.wait_all_tasks_blocked(0.005)
         vanish(ann.sock)
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         assert ann.link.close_reason is not None
         assert "ETIMEDOUT" in ann.link.close_reason.reason
         gate.set()
@@ -747,7 +747,7 @@ async def test_a_renewed_token_keeps_the_connection(patient_clock: MockClock) ->
         await ann.send(say(t="auth", token="new", id=1))
         assert (await ann.hear_until("ok"))["id"] == 1
         await trio.sleep(100)
-        assert not ann.link.ended.is_set()
+        assert not ann.ended.is_set()
 
 
 # What is counted.
@@ -759,7 +759,7 @@ async def test_bytes_and_messages_are_counted_when_a_connection_ends() -> None:
         frames = masked(TEXT, "abc") + masked(PING, b"x") + close(1000)
         await ann.send(frames)
         await ann.rest()
-        await ann.link.ended.wait()
+        await ann.ended.wait()
         counters = net.counters
         assert (counters.messages_in, counters.control_in, counters.bytes_in) == (1, 1, len(frames))
         assert counters.bytes_out == ann.raw

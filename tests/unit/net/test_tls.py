@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from relay.config.schema import TLS, Certificate
 from relay.errors import ConfigError
-from relay.net.tls import Certificates, build_context, close_half_wrapped
+from relay.net.tls import Certificates, build_context
 
 AUTHORITY = trustme.CA()
 
@@ -110,7 +110,15 @@ def test_only_authenticated_ciphers_with_forward_secrecy_are_offered(pair: tuple
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     for option in (ssl.OP_NO_RENEGOTIATION, ssl.OP_NO_COMPRESSION, ssl.OP_CIPHER_SERVER_PREFERENCE):
         assert context.options & option
-    assert context.num_tickets == 1
+
+
+def test_tickets_are_given_out_where_they_save_more_than_they_cost(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    assert build_context(*pair).num_tickets == 0, "an elliptic curve signs faster than a ticket is made"
+    leaf = AUTHORITY.issue_cert("rsa.example", key_type=trustme.KeyType.RSA)
+    certificate, key = tmp_path / "rsa.pem", tmp_path / "rsa-key.pem"
+    certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    leaf.private_key_pem.write_to_path(key)
+    assert build_context(certificate, key).num_tickets == 1
 
 
 @pytest.mark.parametrize(
@@ -455,20 +463,3 @@ def test_the_first_expiry_counts(tmp_path: Path, pair: tuple[Path, Path]) -> Non
     certificates = Certificates(settings(Certificate(certificate="soon.pem", key="soon-key.pem")), tmp_path)
     expected = x509.load_pem_x509_certificate(soon.read_bytes()).not_valid_after_utc.timestamp()
     assert certificates.expires_at() == expected
-
-
-def test_a_socket_that_could_not_be_wrapped_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the client resets in the middle of it."""
-    near, far = socket.socketpair()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-
-    def reset(self: socket.socket, *args: object) -> None:
-        raise ConnectionResetError
-
-    monkeypatch.setattr(ssl.SSLSocket, "getpeername", reset)
-    with far:
-        try:
-            context.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
-        except OSError as problem:
-            close_half_wrapped(problem)
-        assert far.recv(1) == b"", "the other side hears of it"

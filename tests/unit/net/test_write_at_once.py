@@ -120,6 +120,6 @@ async def test_who_turns_out_to_be_gone_leaves_when_nobody_walks_through_the_roo
         await calm()
         await ann.send(masked(TEXT, "hi"))
         assert await cat.hear() == "hi"
-        await bob.link.ended.wait()
+        await bob.ended.wait()
         assert {peer.subject for peer in net.hub.rooms["q:a"].peers()} == {"ann", "cat"}
         assert net.bugs == []
