@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from relay.client.codec import Codec, encoder
+from relay.client.dial import Pair
 from relay.client.plain import PlainClient, connect_plain
 
 
@@ -31,6 +32,7 @@ class Address:
     fields: tuple[str, ...] | None
     deferred: bool = False
     unix: str | os.PathLike[str] | None = None
+    client_certificate: Pair | None = None
 
     def open(self, **parameters: str) -> AbstractAsyncContextManager[PlainClient]:
         """A WebSocket with these query parameters and the session's own. Raises as `connect_plain`."""
@@ -50,6 +52,7 @@ class Address:
             max_message_bytes=self.max_message_bytes,
             connect_timeout=self.connect_timeout,
             unix=self.unix,
+            client_certificate=self.client_certificate,
         )
         return self._introduced(opening) if late else opening
 

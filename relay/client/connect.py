@@ -14,7 +14,7 @@ import trio
 
 from relay.client.address import Address
 from relay.client.codec import DECODERS, Codec, understood
-from relay.client.dial import quiet_nursery
+from relay.client.dial import Pair, quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
 from relay.client.events import Bye, Hello
 from relay.client.lasting import Lasting
@@ -39,6 +39,7 @@ async def connect(
     deferred: bool = False,
     resume: bool = False,
     unix: str | os.PathLike[str] | None = None,
+    client_certificate: Pair | None = None,
     auto_ack: bool = True,
     delta_bytes: int = 4 << 20,
 ) -> AsyncIterator[Client]:
@@ -56,7 +57,8 @@ async def connect(
     all travels whole, in both directions. `fields`: of a message only these come beside room and data (out of "from",
     "offset", "channel", "key", "to", "at"), for links where every byte counts. `resume`: a lost socket is opened again,
     and the session goes on as if nothing had happened, if the relay lets it wait so long. `unix`: the path of the Unix
-    socket where the relay listens; the URL says host and TLS as ever. `auto_ack` False: the program says itself that a
+    socket where the relay listens; the URL says host and TLS as ever. `client_certificate`: the PEM files of a
+    certificate and of its key, for a relay that asks for one. `auto_ack` False: the program says itself that a
     message has arrived, whose publisher wants to know; it gets a `Confirm` behind it. `delta_bytes` bounds what is kept
     of the values of rooms joined with `delta`, all together. `connect_timeout` covers all up to the relay's `hello`.
     Raises ConnectFailed, ConnectionRefused, Disconnected (refused with a close code instead
@@ -75,7 +77,7 @@ async def connect(
         raise ConnectFailed(f"no token within {connect_timeout:g} s", "the function given as token= did not return")
     address = Address(
         url, first, codec, ca_file, tuple(headers), max_message_bytes, connect_timeout, parts, wanted, deferred,
-        unix,
+        unix, client_certificate,
     )  # fmt: skip
     asked = {"resume": ""} if resume else {}
     async with address.open(**asked) as socket, quiet_nursery() as nursery:

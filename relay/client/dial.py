@@ -14,8 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import h11
@@ -31,6 +30,10 @@ QUEUE: Final = 16  # messages read ahead, so that pings are answered while the u
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
+
+
+Pair: TypeAlias = "tuple[str | os.PathLike[str], str | os.PathLike[str]]"
+"""PEM files of a certificate, with those that lead to its authority, and of its key."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -182,12 +185,13 @@ async def dial(
     fields: list[tuple[bytes, bytes]],
     max_message_bytes: int,
     unix: str | os.PathLike[str] | None = None,
+    client_certificate: Pair | None = None,
 ) -> tuple[trio_websocket.WebSocketConnection, Wire, Reader]:
     """Opens a WebSocket; its reader runs in `nursery`, the deadline is the caller's.
 
     Raises ConnectFailed, ConnectionRefused.
     """
-    wire = Wire(await _open_stream(target, ca_file, unix))
+    wire = Wire(await _open_stream(target, ca_file, unix, client_certificate))
     reader = Reader(nursery)
     connection = None
     try:
@@ -212,16 +216,14 @@ async def dial(
 
 
 async def _open_stream(
-    target: Target, ca_file: str | os.PathLike[str] | None, unix: str | os.PathLike[str] | None
+    target: Target,
+    ca_file: str | os.PathLike[str] | None,
+    unix: str | os.PathLike[str] | None,
+    client_certificate: Pair | None,
 ) -> trio.abc.Stream:
     context = None
-    if target.secure:
-        make = partial(ssl.create_default_context, cafile=ca_file)
-        try:
-            context = await trio.to_thread.run_sync(make)  # reads the system's authorities: tens of milliseconds
-        except OSError as error:
-            raise ConnectFailed(f"cannot read the authorities in {ca_file}: {error}") from None
-        context.set_alpn_protocols(["http/1.1"])
+    if target.secure:  # in a thread: reading the system's authorities takes tens of milliseconds
+        context = await trio.to_thread.run_sync(_make_context, ca_file, client_certificate)
     try:
         if unix is not None:
             stream = await trio.open_unix_socket(unix)
@@ -243,6 +245,21 @@ async def _open_stream(
         await trio.aclose_forcefully(secured)
         raise
     return secured
+
+
+def _make_context(ca_file: str | os.PathLike[str] | None, client_certificate: Pair | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ConnectFailed(f"cannot read the authorities in {ca_file}: {error}") from None
+    if client_certificate is not None:
+        certificate, key = client_certificate
+        try:
+            context.load_cert_chain(certificate, key, password="")  # one that is encrypted fails, and asks nobody
+        except (OSError, ValueError) as error:
+            raise ConnectFailed(f"cannot use the client certificate {certificate} with {key}: {error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _keep_alive(stream: trio.SocketStream) -> None:

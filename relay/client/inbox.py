@@ -7,10 +7,13 @@ Not here: where they come from (session). The one rule: whoever does not read lo
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import trio
 
-from relay.client.events import Event, Gap, Message, Progress
+from relay.client.events import Bye, Event, Gap, Message, Progress, Renamed
+
+STAYING: Final = 16  # events that are passed over when the oldest is dropped
 
 
 class Inbox:
@@ -32,8 +35,17 @@ class Inbox:
                 return
         self._events.append(event.stream if isinstance(event, Progress) else event)
         if len(self._events) > self._size:
-            self._drop(self._events.popleft())
+            self._drop(self._oldest())
         self._readers.unpark()
+
+    def _oldest(self) -> Event | int:
+        """Taken out; but what the program must not miss (a room's new name, a farewell) stays while there is other."""
+        kept: list[Event | int] = []
+        while len(kept) < STAYING and len(self._events) > 1 and isinstance(self._events[0], Renamed | Bye):
+            kept.append(self._events.popleft())
+        oldest = self._events.popleft()
+        self._events.extendleft(reversed(kept))
+        return oldest
 
     def end(self) -> None:
         """Nothing more will come."""

@@ -15,7 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.utilities import LocalProtocolError
 
-from relay.client.dial import Reader, Target, Wire, dial, header_fields, quiet_nursery
+from relay.client.dial import Pair, Reader, Target, Wire, dial, header_fields, quiet_nursery
 from relay.client.errors import LOST, ConnectFailed, Disconnected
 
 CLOSE_SECONDS: Final = 5.0
@@ -135,15 +135,18 @@ async def connect_plain(
     max_message_bytes: int = 1 << 20,
     connect_timeout: float = 10,
     unix: str | os.PathLike[str] | None = None,
+    client_certificate: Pair | None = None,
 ) -> AsyncIterator[PlainClient]:
     """Opens a WebSocket for the time of the `async with`.
 
     `url` is wss:// or ws://; `token` goes into the Authorization header; `ca_file` is a PEM file of the authorities to
-    trust instead of the system's; `unix` is the path of a Unix socket to go by instead of TCP; `connect_timeout` in
-    seconds covers name, TCP, TLS and handshake together. Raises ConnectFailed, ConnectionRefused, and ValueError for a
-    URL, a header or a token that cannot be.
+    trust instead of the system's; `client_certificate` are the PEM files of a certificate and its key; `unix` is the
+    path of a Unix socket to go by instead of TCP; `connect_timeout` in seconds covers name, TCP, TLS and handshake
+    together. Raises ConnectFailed, ConnectionRefused, and ValueError for a URL, a header or a token that cannot be.
     """
     target = Target.of(url)
+    if client_certificate is not None and not target.secure:
+        raise ValueError(f"a client certificate is for wss://, not {url!r}")
     fields = header_fields(token, headers)
     async with quiet_nursery() as nursery:
         try:
@@ -156,6 +159,7 @@ async def connect_plain(
                     fields=fields,
                     max_message_bytes=max_message_bytes,
                     unix=unix,
+                    client_certificate=client_certificate,
                 )
         except trio.TooSlowError:
             raise ConnectFailed(f"{target} did not answer within {connect_timeout:g} s") from None

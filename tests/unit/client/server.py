@@ -156,7 +156,7 @@ async def wired(script: Script) -> AsyncIterator[str]:
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
 
-            async def open_stream(target: object, ca_file: object, unix: object) -> trio.abc.Stream:
+            async def open_stream(*target: object) -> trio.abc.Stream:
                 await trio.lowlevel.checkpoint()
                 ours, theirs = trio.testing.memory_stream_pair()
                 nursery.start_soon(serve, theirs)

@@ -362,6 +362,16 @@ async def test_tls_to_a_plain_server_hints_at_ws():
                 pass
 
 
+async def test_a_client_certificate_that_cannot_be_used_is_named_and_needs_tls(tmp_path: Path):
+    pair = (tmp_path / "client.pem", tmp_path / "client-key.pem")
+    with pytest.raises(ConnectFailed, match=r"cannot use the client certificate .*client\.pem with .*-key\.pem"):
+        async with connect_plain("wss://127.0.0.1:1", client_certificate=pair):
+            pass
+    with pytest.raises(ValueError, match="for wss://"):
+        async with connect_plain("ws://127.0.0.1:1", client_certificate=pair):
+            pass
+
+
 async def test_a_missing_authority_file_is_named(tmp_path: Path):
     with pytest.raises(ConnectFailed, match=r"no\.pem"):
         async with connect_plain("wss://127.0.0.1:1", ca_file=tmp_path / "no.pem"):

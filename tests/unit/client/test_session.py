@@ -24,6 +24,7 @@ from relay.client import (
     Position,
     Refusal,
     Refused,
+    Renamed,
     connect,
 )
 from tests.unit.client.server import HELLO, Peer, relay_v1, wired
@@ -462,3 +463,22 @@ def test_the_client_knows_all_that_the_relay_says():
         words = understood("json", text)
         assert words is not None
         assert words.__struct_config__.tag == msgspec.json.decode(text)["t"]
+
+
+async def test_a_new_name_and_a_farewell_are_not_lost_to_a_program_that_does_not_read():
+    async def script(peer: Peer) -> None:
+        await relay_v1(peer)
+        await peer.say({"t": "renamed", "room": "a", "to": "b"})
+        for offset in range(1, 9):
+            await peer.say({"t": "message", "room": "b", "data": offset, "offset": offset})
+        await peer.say({"t": "bye", "code": 1000, "reason": "done", "reconnect": None})
+        asked = await peer.asked()
+        await peer.say({"t": "ok", "id": asked["id"]})
+        await peer.close(1000)
+
+    async with wired(script) as url, connect(url, buffer=3) as relay:
+        await relay.presence("a")
+        events = [event async for event in relay]
+    assert events == [
+        Gap("b", 1, 7, "client_buffer"), Renamed("a", "b"), Message("b", 8, offset=8), Bye(1000, "done"),
+    ]  # fmt: skip
