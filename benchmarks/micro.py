@@ -159,6 +159,31 @@ def tick_parts() -> Iterator[Part]:
     yield Part("tick: one relay.v1.json message read, sent to one", partial(relay.say, json[0], masked(TEXT, publish)))
 
 
+def session_parts() -> Iterator[Part]:
+    """What a client asks beside publishing; each is read, done and answered."""
+    relay = Relay()
+    relay.connect("chat:held", RelayV1Json())  # else each join opens the room, and each leave frees it
+    link = relay.connect("", RelayV1Json())
+    ping, join, leave, opening, freeing = (
+        masked(TEXT, request)
+        for request in (
+            b'{"t":"ping","id":1}',
+            b'{"t":"join","id":1,"room":"chat:held"}',
+            b'{"t":"leave","id":1,"room":"chat:held"}',
+            b'{"t":"join","id":1,"room":"chat:empty"}',
+            b'{"t":"leave","id":1,"room":"chat:empty"}',
+        )
+    )
+
+    def each(*requests: bytes) -> None:
+        for request in requests:
+            relay.say(link, request)
+
+    yield Part("session: ping, answered", partial(each, ping))
+    yield Part("session: join and leave, both answered", partial(each, join, leave))
+    yield Part("session: the same, with the room opened and freed", partial(each, opening, freeing))
+
+
 def deflate_parts() -> Iterator[Part]:
     """A broadcast to 1,000, of JSON as games send it: not compressed, compressed once for all, a context for each."""
     for size in (256, 1024, 4096):
@@ -276,6 +301,7 @@ PARTS: Final = {
     "engine": engine_parts,
     "outbox": outbox_parts,
     "tick": tick_parts,
+    "session": session_parts,
     "deflate": deflate_parts,
     "protocol": protocol_parts,
     "token": token_parts,

@@ -170,7 +170,8 @@ class Supervised:
     # Called by a connection. Each raises Refused and nothing else.
 
     def join(self, room: Room, peer: Peer) -> None:
-        self.inline(self.mark("on_join"), self._on_join, room, peer)
+        if self.has_join:
+            self.inline(self.mark("on_join"), self._on_join, room, peer)
 
     def joined(self, room: Room, peer: Peer) -> None:
         """Raises nothing: it is in the room already."""
@@ -180,7 +181,8 @@ class Supervised:
             pass
 
     def leave(self, room: Room, peer: Peer) -> None:
-        self.inline(self.mark("on_leave"), self._on_leave, room, peer)
+        if self.has_leave:
+            self.inline(self.mark("on_leave"), self._on_leave, room, peer)
 
     def message(self, room: Room, peer: Peer, message: Message) -> None:
         # `inline` written out: this is the hot path, and a call with *args is a quarter of its cost.

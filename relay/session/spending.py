@@ -73,18 +73,19 @@ def spend(connection: Connection, counts: str, room: str, *, at_start: bool = Fa
         return
     if spending is None:
         spending = connection.spending = Spending(connection)
-    spending.spend(spending.bounds(rules, room), 0)
+    spending.spend(spending.asked(rules, room), 0)
 
 
 class Spending:
     """Of one connection, with all its sockets; made when a quota is first about it."""
 
-    __slots__ = ("_connection", "_delivered", "_held", "_published", "_timer", "quotas")
+    __slots__ = ("_anywhere", "_connection", "_delivered", "_held", "_published", "_timer", "quotas")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.quotas: Quotas = connection.services.quotas
         self._held: dict[tuple[str, str], Bound] = {}
+        self._anywhere: dict[tuple[Rule, ...], tuple[Bound, ...]] = {}  # of rules that are about every room alike
         self._published: dict[str, tuple[Bound, ...]] = {}
         self._delivered: dict[str, tuple[Bound, ...]] = {}
         self._timer: Timer | None = None
@@ -101,6 +102,15 @@ class Spending:
         if self._connection.address == UNIX:  # that is nobody's in particular
             rules = tuple(rule for rule in rules if rule.per != "address")
         return tuple(self._bound(rule, room, plugin, now) for rule in rules if rule.is_about(room, plugin))
+
+    def asked(self, rules: tuple[Rule, ...], room: str) -> tuple[Bound, ...]:
+        """`bounds`, looked up once where they are the same for every room."""
+        bounds = self._anywhere.get(rules)
+        if bounds is None:
+            bounds = self.bounds(rules, room)
+            if not any(rule.scoped for rule in rules):
+                self._anywhere[rules] = bounds
+        return bounds
 
     def spend(self, bounds: tuple[Bound, ...], size: int) -> None:
         """Takes from them. Raises Refused("rate_limited"); what was taken too fast is slowed down."""
@@ -157,6 +167,7 @@ class Spending:
         services = self._connection.services
         held, self._held = self._held, {}
         self.quotas = services.quotas
+        self._anywhere.clear()
         self._published.clear()
         self._delivered.clear()
         rules = {rule.name: rule for rule in self.quotas.rules}

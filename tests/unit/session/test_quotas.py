@@ -395,6 +395,18 @@ async def test_shared_buckets_are_the_same_for_who_is_inside_and_who_comes(autoj
         assert publish(ann) == ["rate_limited"]
 
 
+async def test_joins_are_counted_on_by_a_quota_that_stays_and_anew_by_another(autojump_clock: MockClock) -> None:
+    few = {"counts": "joins"}
+    async with open_house(PLUGINS, quotas(few=few)) as house:
+        ann = house.client("ann")
+        codes = [ann.ask(t="join", room=f"q:{name}").get("code") for name in "abcd"]
+        assert codes == [None, None, None, "rate_limited"]
+        renewed(house, ann, few=few)
+        assert ann.ask(t="join", room="q:d")["code"] == "rate_limited"
+        renewed(house, ann, few={**few, "burst": 1.0})
+        assert [ann.ask(t="join", room=f"q:{name}").get("code") for name in "de"] == [None, "rate_limited"]
+
+
 async def test_joins_of_a_plain_connection_are_counted_by_new_quotas_its_messages_are_not(
     autojump_clock: MockClock,
 ) -> None:
