@@ -22,7 +22,7 @@ from relay.rooms.delta import Delta, forget_key
 from relay.rooms.journal import Journal
 from relay.rooms.presence import Later, Presence, Schedule
 from relay.rooms.receipts import Receipts
-from relay.rooms.room import ALL_RIGHTS, Peer, Rights, Room, RoomRule, Router
+from relay.rooms.room import ALL_RIGHTS, ONE_OF_EACH, Peer, Rights, Room, RoomRule, Router
 from relay.rooms.standing import Standing
 from relay.rooms.watching import Watching
 
@@ -222,7 +222,7 @@ class Hub:
         if rights != ALL_RIGHTS:
             if peer.rights is None:
                 peer.rights = {}
-            peer.rights[room] = rights
+            peer.rights[room] = ONE_OF_EACH[rights]
         elif peer.rights is not None:
             peer.rights.pop(room, None)
             peer.rights = peer.rights or None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from relay.delivery.outbox import Outbox
@@ -103,6 +104,8 @@ class Rights(NamedTuple):
 
 
 ALL_RIGHTS: Final = Rights(True, True)
+ONE_OF_EACH: Final = {rights: rights for rights in map(Rights._make, product((True, False), repeat=2))}
+"""What is kept, so that a million members that only listen are no million objects."""
 
 
 class Audience(dict[Peer, Outbox]):

@@ -414,6 +414,9 @@ def test_only_what_a_member_may_not_do_is_kept_and_goes_when_it_may_again_or_lea
     assert (other.may_publish(bob), other.rights(bob).may_see) == (True, False)
     house.hub.set_rights(bob, other, ALL_RIGHTS)
     assert bob.rights == {room: Rights(False, True)}
+    house.hub.join(ann, other, may_publish=False)
+    assert ann.rights is not None
+    assert ann.rights[other] is bob.rights[room], "no object for each of a million"
     house.hub.leave(bob, room)
     assert bob.rights is None
     house.join("r", bob)
