@@ -69,7 +69,7 @@ class Handle:
         self.meters: Final = Meters()
         self._hub = hub
         self._most = most_tasks
-        self._elsewhere = elsewhere
+        self.elsewhere = elsewhere
         self._threads: trio.CapacityLimiter | None = None
 
     def room(self, name: str) -> Room | None:
@@ -82,7 +82,7 @@ class Handle:
         found = self.owner.rooms.get(room)
         if found is None:
             owner = self._hub.router(room)
-            if owner is None or (owner[1].owner is not self.owner and not self._elsewhere.matches(room)):
+            if owner is None or (owner[1].owner is not self.owner and not self.elsewhere.matches(room)):
                 setting = f"plugins.{self.owner.name}.publish"
                 raise Refused("no_such_room", f"{room!r} is no room of plugin {self.owner.name}", setting=setting)
             found = self._hub.open(room)

@@ -54,8 +54,9 @@ class Interrupt:
         frame = sys._current_frames().get(thread)
         while frame is not None:
             file = frame.f_code.co_filename
-            if file in self._files:
-                return self._files[file]
+            plugin = self._files.get(file)  # once: the loop may be taking it out
+            if plugin is not None:
+                return plugin
             if file.startswith(_OURS):
                 break
             frame = frame.f_back

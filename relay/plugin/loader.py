@@ -14,7 +14,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -69,14 +69,22 @@ class LoadedPlugin:
 
 
 def load_plugins(
-    tables: Mapping[str, tuple[PluginTable, dict[str, Any]]], directory: Path, channels: Channels, where: Where
+    tables: Mapping[str, tuple[PluginTable, dict[str, Any]]],
+    directory: Path,
+    channels: Channels,
+    where: Where,
+    known: Collection[str] = (),
 ) -> list[LoadedPlugin]:
-    """The plugins of all tables that are not switched off. Raises ConfigError with every problem found."""
+    """The plugins of all tables that are not switched off, but for those that are `known`, which are left out. Raises
+    ConfigError with every problem found.
+    """
     problems: list[ConfigProblem] = []
     loaded: list[LoadedPlugin] = []
     owners: dict[str, str] = {}
     for name, (table, own) in tables.items():
-        if table.enabled:
+        if table.enabled and name in known:
+            _patterns(name, table, owners, problems, where)  # nobody else may have its rooms
+        elif table.enabled:
             one = _load(name, table, own, directory, channels, where, owners, problems)
             if one is not None:
                 loaded.append(one)
@@ -131,12 +139,16 @@ def _load(
     )  # fmt: skip
 
 
-def load_tenant_plugins(loaded: LoadedConfig, tenant: str, channels: Channels) -> list[LoadedPlugin]:
-    """The plugins of a tenant: of its own tables, or of those at the top. Raises ConfigError with all problems."""
+def load_tenant_plugins(
+    loaded: LoadedConfig, tenant: str, channels: Channels, known: Collection[str] = ()
+) -> list[LoadedPlugin]:
+    """The plugins of a tenant: of its own tables, or of those at the top, without those that are `known`. Raises
+    ConfigError with all problems.
+    """
     before, tables = loaded.tables_of(tenant)
     directory = loaded.resolve(loaded.config.supervision.directory)
     try:
-        return load_plugins(tables, directory, channels, lambda key: loaded.where(before + key))
+        return load_plugins(tables, directory, channels, lambda key: loaded.where(before + key), known)
     except ConfigError as error:
         raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
 

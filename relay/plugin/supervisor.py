@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final, NoReturn
@@ -27,14 +27,13 @@ from relay.plugin.background import Background
 from relay.plugin.calls import Typed, typed_calls
 from relay.plugin.faults import Faults, Schedule, log
 from relay.plugin.handle import Handle
+from relay.plugin.hooks import FILTERS, TOLD, Hook, files_of, not_awaited, overrides
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.trace import trace
 from relay.plugin.watchdog import Mark, Watchdog
 from relay.plugin.web import Page, WebRequest, WebResponse, as_response, pages
 from relay.rooms.hub import Hub
 from relay.rooms.room import Peer, Room
-
-Hook = Callable[..., Any]
 
 
 class Supervised:
@@ -65,9 +64,6 @@ class Supervised:
         self.rule: Final = loaded.rule
         self.patterns: Final = loaded.patterns
         self.filters: Final = loaded.filters
-        self.timeout: Final = loaded.hook_timeout or hook_timeout
-        self.timeout_setting: Final = f"plugins.{loaded.name}.hook_timeout" if loaded.hook_timeout else "timeouts.hook"
-        self.hears_decisions: Final = loaded.decisions
         self.owner: Final = self
         self.rooms: Final[dict[str, Room]] = {}
         self.faults: Final = Faults(loaded.name, counters, supervision, clock, self._bind, schedule)
@@ -76,13 +72,28 @@ class Supervised:
         self.background: Final = Background(self)
         self.handle: Final = Handle(hub, self, supervision.tasks, loaded.publish)
         self._marks: Final[dict[str, Mark]] = {}
-        self._offers = loaded.calls
-        self.plugin: Plugin = self._make(loaded)
+        self._usual_timeout = hook_timeout
+        self._adopt(loaded)
+        self.plugin: Plugin = self.make(loaded)
         self._bind()
 
-    def _make(self, loaded: LoadedPlugin) -> Plugin:
-        for file in _files(loaded.plugin):
+    def _adopt(self, loaded: LoadedPlugin) -> None:
+        """What of a table is not the plugin's own, and may change while its rooms are open."""
+        self.timeout = loaded.hook_timeout or self._usual_timeout
+        self.timeout_setting = f"plugins.{loaded.name}.hook_timeout" if loaded.hook_timeout else "timeouts.hook"
+        self.hears_decisions = loaded.decisions
+        self.handle.elsewhere = loaded.publish
+        self._offers = loaded.calls
+        self._kind = loaded.plugin
+
+    def introduce(self, kind: type[Plugin] | None = None) -> None:
+        """Tells the watchdog whose code that of its class is."""
+        for file in files_of(kind or self._kind):
             self._watchdog.knows(file, self.title)
+
+    def make(self, loaded: LoadedPlugin) -> Plugin:
+        """A plugin that this one may `become`. Raises what it raises."""
+        self.introduce(loaded.plugin)
         kind = loaded.plugin
         if loaded.isolate:
             from relay.plugin.isolate.standin import standin_for
@@ -97,9 +108,9 @@ class Supervised:
         """Looks at which hooks the plugin has; one that is switched off has those that refuse."""
         plugin = self.plugin
         off = self.faults.off
-        self.has_run = _overrides(type(plugin), "run")
-        self._has_open = _overrides(type(plugin), "on_open")
-        self._has_empty = _overrides(type(plugin), "on_empty")
+        self.has_run = overrides(type(plugin), "run")
+        self._has_open = overrides(type(plugin), "on_open")
+        self._has_empty = overrides(type(plugin), "on_empty")
         self.has_join, self.join_is_async, self._on_join = self._hook("on_join")
         self.has_joined, _, self._on_joined = self._hook("on_joined")
         self.has_leave, self.leave_is_async, self._on_leave = self._hook("on_leave")
@@ -117,10 +128,10 @@ class Supervised:
     def _hook(self, name: str) -> tuple[bool, bool, Hook]:
         if self.faults.off:
             told = name in TOLD
-            wanted = not told and (not name.endswith("connect") or _overrides(type(self.plugin), name))
+            wanted = not told and (not name.endswith("connect") or overrides(type(self.plugin), name))
             return wanted, False, self._hears_nothing if told else self._refuse_all
         method = getattr(self.plugin, name)
-        return _overrides(type(self.plugin), name), inspect.iscoroutinefunction(method), method
+        return overrides(type(self.plugin), name), inspect.iscoroutinefunction(method), method
 
     def mark(self, hook: str) -> Mark:
         """What the watchdog sees while that hook runs."""
@@ -193,7 +204,7 @@ class Supervised:
         try:
             result = self._on_message(room, peer, message)
             if result.__class__ is CoroutineType:
-                _not_awaited(result)
+                not_awaited(result)
         except Exception as problem:
             self.faults.raise_for("on_message", room, problem)
         finally:
@@ -255,22 +266,10 @@ class Supervised:
         except Exception as problem:
             self.faults.raise_for("route", None, problem)
 
-    def exchange(self, loaded: LoadedPlugin) -> None:
-        """Another version of the plugin takes this one's place; rooms, members and `room.state` stay.
-
-        Raises whatever the new one raises; then the old one stays.
-        """
-        before, timers = self.plugin, set(self.handle.timers)
-        after = self._make(loaded)
-        try:
-            after.on_reload(before)
-        except BaseException:
-            for timer in self.handle.timers - timers:
-                timer.cancel()
-            raise
-        for timer in timers:
-            timer.cancel()
-        self.plugin, self._offers = after, loaded.calls
+    def become(self, plugin: Plugin, loaded: LoadedPlugin) -> None:
+        """Another version, made by `make`, from now on (exchange)."""
+        self.plugin = plugin
+        self._adopt(loaded)
         self.background.renew()
         self.faults.renewed()
         self._bind()
@@ -329,7 +328,7 @@ class Supervised:
         try:
             result = hook(*args) if room is None else hook(room, *args)
             if result.__class__ is CoroutineType:
-                _not_awaited(result)
+                not_awaited(result)
             return result
         except Exception as problem:
             self.faults.raise_for(mark.hook, room, problem)
@@ -395,25 +394,3 @@ class Supervised:
 
     def _hears_nothing(self, *args: object) -> None:
         """Nobody is kept by a plugin that is switched off."""
-
-
-TOLD: Final = ("on_joined", "on_leave", "filter_joined", "filter_leave", "on_disconnect", "on_decisions")
-"""Hooks that are told of what has happened, and can refuse nothing."""
-FILTERS: Final = ("filter_join", "filter_joined", "filter_leave", "filter_message", "filter_call")
-
-
-def _overrides(plugin: type[Plugin], name: str) -> bool:
-    return getattr(plugin, name) is not getattr(Plugin, name)
-
-
-def _files(plugin: type[Plugin]) -> set[str]:
-    """The source files of a plugin's methods, as frames name them."""
-    own = [base for base in plugin.__mro__ if base not in Plugin.__mro__]
-    code = [getattr(value, "__code__", None) for base in own for value in vars(base).values()]
-    return {one.co_filename for one in code if one is not None}
-
-
-def _not_awaited(result: Awaitable[object]) -> NoReturn:
-    if isinstance(result, CoroutineType):
-        result.close()  # else Python complains that it was never awaited
-    raise TypeError("a hook that is not `async def` returned a coroutine; write `async def`")

@@ -108,10 +108,9 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
         problems += located(error, loaded)
     founded: list[Founded] = []
     top: list[LoadedPlugin] | None = None  # looked for once: the tenants without tables of their own have the same
-    inhabited = _inhabited(config)
     for name in ["", *config.tenants]:
         try:
-            if name not in inhabited:
+            if not is_inhabited(config, name):
                 found: list[LoadedPlugin] = []
             elif loaded.tables_of(name)[0]:
                 found = founder.plugins_of(loaded, name)
@@ -139,10 +138,9 @@ def hosts_are_named(config: Config) -> bool:
     return any(tenant.hosts for tenant in config.tenants.values())
 
 
-def _inhabited(config: Config) -> list[str]:
-    """The tenants that any token can be of: where all issuers are tenants', nobody is outside them."""
-    found = tenants_of(config.auth, config.tenants)
-    return [*([""] if any("" in names for names in found.values()) else []), *config.tenants]
+def is_inhabited(config: Config, tenant: str) -> bool:
+    """Whether any token can be of that tenant: where all issuers are tenants', nobody is outside them."""
+    return bool(tenant) or any("" in names for names in tenants_of(config.auth, config.tenants).values())
 
 
 def _open_store(loaded: LoadedConfig, hubs: Iterable[Hub]) -> SqliteStore | None:

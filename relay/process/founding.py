@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,7 +29,6 @@ from relay.front.state import State
 from relay.front.tenants import Tables, Tenant
 from relay.limits.counts import Counts
 from relay.plugin.crew import supervise
-from relay.plugin.faults import Schedule
 from relay.plugin.loader import LoadedPlugin, load_tenant_plugins
 from relay.plugin.routing import build_router
 from relay.plugin.supervisor import Supervised
@@ -82,11 +81,11 @@ class Founder:
         hub = self._hub(name)
         plugins = self.supervise(loaded, name, hub, counters, self.plugins_of(loaded, name) if given is None else given)
         hub.router = build_router(plugins)
-        return Founded(name, hub, counters, plugins, loaded.tables_of(name)[1])
+        return Founded(name, hub, counters, plugins, dict(loaded.tables_of(name)[1]) if plugins else {})
 
-    def plugins_of(self, loaded: LoadedConfig, tenant: str) -> list[LoadedPlugin]:
-        """Raises ConfigError."""
-        return load_tenant_plugins(self._as_running(loaded), tenant, self.channels)
+    def plugins_of(self, loaded: LoadedConfig, tenant: str, known: Collection[str] = ()) -> list[LoadedPlugin]:
+        """But for those that are `known`. Raises ConfigError."""
+        return load_tenant_plugins(self._as_running(loaded), tenant, self.channels, known)
 
     def _as_running(self, loaded: LoadedConfig) -> LoadedConfig:
         """With the tables of the start where they are read at the start only."""
@@ -145,6 +144,16 @@ class Founder:
         except ConfigError as error:
             raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
 
+    def let_hear(self, services: Services) -> None:
+        """Plugins that ask for it hear of what is decided in their tenant."""
+        listeners = [plugin.decisions for plugin in services.plugins if plugin.hears_decisions]
+        decisions = services.decisions
+        if decisions.feed is not None:
+            decisions.feed.flush()
+        decisions.feed = Feed(self._schedule) if listeners else None
+        if decisions.feed is not None:
+            decisions.feed.listeners += listeners
+
     def settle(self, founded: Founded, state: State) -> Tenant:
         """One more tenant of `state`, by its rules."""
         name, rules = founded.name, state.rules
@@ -175,19 +184,11 @@ class Founder:
             decisions=self._decisions.of_tenant(name) if name else self._decisions,
             plugins=founded.plugins,
         )
-        _let_hear(services, self._schedule)
+        self.let_hear(services)
         tenant = state.tenants[name] = Tenant(name, terms, services, founded.plugins, founded.tables, Counts(0))
         services.resumption.ended = partial(given_up, tenant)
         tenant.adopt(terms)
         return tenant
-
-
-def _let_hear(services: Services, schedule: Schedule) -> None:
-    """Plugins that ask for it hear of what is decided in their tenant."""
-    listeners = [plugin.decisions for plugin in services.plugins if plugin.hears_decisions]
-    if listeners:
-        services.decisions.feed = Feed(schedule)
-        services.decisions.feed.listeners += listeners
 
 
 def _verify(state: State, tenant: str, token: str) -> Identity:

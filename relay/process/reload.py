@@ -24,6 +24,7 @@ from relay.process.assembly import Assembly, hosts_are_named
 from relay.process.founding import Founded
 from relay.process.leaving import wind_up
 from relay.process.listening import Listening, Sockets, adopt, drop, prepare
+from relay.process.replugging import Plan, carry_out, plan, waits
 from relay.session.everybody import AT_ONCE, for_each
 from relay.session.metered import renew_quotas
 
@@ -88,17 +89,11 @@ def reload(parts: Assembly, load: Load, keys: KeyRefresh, listening: Sequence[Li
         )
         return False
     kept = [name for name in AT_START if _at_start(parts.config, name) != _at_start(loaded.config, name)]
-    for name, tenant in parts.tenants.items():
-        where = "tenants" if name else "plugins"
-        if (
-            where not in kept
-            and name in change.rules.terms
-            and list(tenant.tables.items()) != list(loaded.tables_of(name)[1].items())
-        ):
-            kept.append(where)
     _adopt(parts, change)
     adopt(listening, loaded, change.opened)
     keys.again(change.rules)
+    waiting = [name for name, tenant in parts.tenants.items() if waits(loaded, tenant)]
+    kept += (["plugins"] if "" in waiting else []) + (["tenants"] if any(waiting) else [])
     parts.counters.reloads["ok"] += 1
     log.info("reloaded", extra={"fields": {"needs_restart": kept}})
     return True
@@ -110,6 +105,7 @@ class Change:
 
     rules: Rules
     founded: list[Founded]
+    plans: list[Plan]
     opened: list[Sockets]
 
 
@@ -123,6 +119,7 @@ def _prepare(parts: Assembly, loaded: LoadedConfig, listening: Sequence[Listenin
         except ConfigError as error:
             problems += error.problems
         founded = _found(parts, loaded, undo, problems)
+        plans = _plans(parts, loaded, undo, problems)
         try:
             opened = prepare(listening, loaded)
             for sockets in opened:
@@ -135,7 +132,7 @@ def _prepare(parts: Assembly, loaded: LoadedConfig, listening: Sequence[Listenin
                 if parts.state.certificates is not None:
                     parts.state.certificates.reload(loaded.config.tls, notes_names=hosts_are_named(loaded.config))
                 undo.pop_all()
-                return Change(rules, founded, opened)
+                return Change(rules, founded, plans, opened)
             except ConfigError as error:
                 problems += error.problems
     raise ConfigError(located(ConfigError(list(dict.fromkeys(problems))), loaded))
@@ -171,6 +168,23 @@ def _found(
     return made
 
 
+def _plans(
+    parts: Assembly, loaded: LoadedConfig, undo: ExitStack, problems: list[ConfigProblem]
+) -> list[Plan]:  # fmt: skip
+    """What becomes of the plugins of tenants that stay. `problems` gets all that is wrong with any of them."""
+    plans: list[Plan] = []
+    for name, tenant in parts.tenants.items():
+        if name and name not in loaded.config.tenants:
+            continue
+        try:
+            found = plan(parts, loaded, tenant, undo)
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            plans += [found] if found is not None else []
+    return plans
+
+
 def _adopt(parts: Assembly, change: Change) -> None:
     """The rules are these from now on, and so are the tenants."""
     state, rules = parts.state, change.rules
@@ -186,6 +200,8 @@ def _adopt(parts: Assembly, change: Change) -> None:
     counted_anew = [tenant for name, tenant in state.tenants.items() if tenant.adopt(rules.terms[name])]
     if counted_anew:
         parts.services.spawn(partial(_count_anew, state, counted_anew))
+    for found in change.plans:
+        carry_out(parts, found)
     for one in change.founded:
         _begin(parts, one)
     state.addresses.adopt(new.limits)

@@ -10,12 +10,12 @@ import logging
 
 from relay.config.loader import LoadedConfig
 from relay.delivery.channels import Channels
-from relay.errors import ConfigError, ConfigProblem, PluginError
-from relay.plugin.faults import describe
+from relay.errors import ConfigError, ConfigProblem
 from relay.plugin.loader import LoadedPlugin, load_one
 from relay.plugin.supervisor import Supervised
 from relay.process.assembly import Assembly
 from relay.process.reload import Load
+from relay.process.replugging import exchanged, keeps_rooms
 
 log = logging.getLogger("relay.plugin")
 
@@ -33,14 +33,9 @@ def reload_plugin(parts: Assembly, load: Load, name: str, tenant: str | None) ->
         if plugin.name == name and tenant in (None, where)
     ]
     for plugin, newer in found:
-        key = f"plugins.{name}"
-        try:
-            plugin.exchange(newer)
-        except PluginError as problem:
-            raise ConfigError([ConfigProblem(newer.where, key, problem.what, problem.hint)]) from None
-        except Exception as problem:
-            what = f"{newer.plugin.__name__} could not take over: {describe(problem)}"
-            raise ConfigError([ConfigProblem(newer.where, key, what)]) from None
+        exchanged(plugin, newer).commit()
+        parts.tenants[plugin.tenant].tables[name] = loaded.tables_of(plugin.tenant)[1][name]
+        parts.founder.let_hear(parts.tenants[plugin.tenant].services)
         log.info("plugin reloaded", extra={"fields": {"plugin": plugin.title, "class": newer.plugin.__qualname__}})
 
 
@@ -51,17 +46,14 @@ def _newer(loaded: LoadedConfig, plugin: Supervised, tenant: str, channels: Chan
     place = loaded.where(before + key)
     table = tables.get(plugin.name)
     if table is None or not table[0].enabled:
-        raise ConfigError([ConfigProblem(place, before + key, "is not switched on any more", "restart the relay")])
+        raise ConfigError(
+            [ConfigProblem(place, before + key, "is not switched on any more", "reload the relay (SIGHUP)")]
+        )
     directory = loaded.resolve(loaded.config.supervision.directory)
     newer = load_one(
         plugin.name, *table, directory, channels, lambda setting: loaded.where(before + setting), fresh=True
     )
-    if newer.rule != plugin.rule or _texts(newer) != _texts(plugin):
+    if not keeps_rooms(plugin, newer):
         what = "its rooms, its filters, or what its rooms remember have changed"
-        raise ConfigError([ConfigProblem(place, before + key, what, "restart the relay")])
+        raise ConfigError([ConfigProblem(place, before + key, what, "reload the relay (SIGHUP)")])
     return newer
-
-
-def _texts(plugin: LoadedPlugin | Supervised) -> list[list[str]]:
-    """What decides about rooms that are open: it is read at start."""
-    return [[pattern.text for pattern in patterns] for patterns in (plugin.patterns, plugin.filters)]

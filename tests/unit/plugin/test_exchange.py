@@ -12,6 +12,7 @@ import trio.testing
 from relay.errors import Refused
 from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room, call
+from relay.plugin.exchange import Exchange
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.testing import PluginTester
 from relay.rooms.room import RoomRule
@@ -73,7 +74,7 @@ async def test_rooms_and_members_stay_and_the_new_version_answers(autojump_clock
         await ann.publish("x")
         await trio.sleep(3.5)
         old = tester.plugin
-        tester.supervised.exchange(loaded(tester, New))
+        Exchange(tester.supervised, loaded(tester, New)).commit()
         await trio.sleep(10)
         assert (tester.plugin.took, tester.plugin.ran, old.ticks) == (3, True, 3), "the old timer has ended"
         assert tester.supervised.background.tasks == 0, "and its task"
@@ -89,7 +90,7 @@ async def test_a_version_that_cannot_take_over_changes_nothing(autojump_clock: t
         old = tester.plugin
         await trio.sleep(2.5)
         with pytest.raises(RuntimeError, match="not this one"):
-            tester.supervised.exchange(loaded(tester, Refusing))
+            Exchange(tester.supervised, loaded(tester, Refusing)).commit()
         await trio.sleep(2)
         assert (tester.plugin, old.ticks) == (old, 4)
         assert len(tester.supervised.handle.timers) == 1, "its timers, and none of the one that failed"
@@ -113,6 +114,6 @@ async def test_a_plugin_that_was_switched_off_is_on_again_with_a_new_version() -
                 await ann.publish("x")
         with pytest.raises(Refused, match="plugin_off"):
             await ann.publish("x")
-        tester.supervised.exchange(loaded(tester, Mended))
+        Exchange(tester.supervised, loaded(tester, Mended)).commit()
         await ann.publish("x")
         assert ann.received == ["well"]
