@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import trio
 import websockets.trio.client
-from trio_websocket import WebSocketConnection, wrap_client_stream
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 from websockets.typing import Subprotocol
 
 from tests.e2e.browser import Tab
@@ -74,6 +74,17 @@ async def trio_client(
                 await connection.aclose()
         finally:
             await trio.aclose_forcefully(stream)
+
+
+async def closed(client: TrioClient) -> CloseReason:
+    """How the server ends the connection."""
+    reason: CloseReason | None = None
+    while reason is None:
+        try:
+            await client.hear()
+        except ConnectionClosed as ended:
+            reason = ended.reason
+    return reason
 
 
 class WebsocketsClient:

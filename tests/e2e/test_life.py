@@ -10,26 +10,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio_websocket import CloseReason, ConnectionClosed
 
 from relay.devcerts import make_dev_certificates
-from tests.e2e.clients import TrioClient, trio_client
+from tests.e2e.clients import closed, trio_client
 from tests.e2e.harness import UPGRADE, RelayProcess, bearer, request, running_relay
 
 pytestmark = pytest.mark.e2e
 
 PATIENCE = 40.0
-
-
-async def closed(client: TrioClient) -> CloseReason:
-    """How the server ends the connection."""
-    reason: CloseReason | None = None
-    while reason is None:
-        try:
-            await client.hear()
-        except ConnectionClosed as ended:
-            reason = ended.reason
-    return reason
 
 
 async def test_sigterm_drains_with_bye_and_1001_and_exit_status_0(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import jwt
 import pytest
 import trio
-from trio_websocket import CloseReason, ConnectionClosed
 
 from tests.components import ROOT
-from tests.e2e.clients import TrioClient, trio_client
+from tests.e2e.clients import TrioClient, closed, trio_client
 from tests.e2e.harness import ALL_ROOMS, UPGRADE, RelayProcess, bearer, request, running_relay
 
 pytestmark = pytest.mark.e2e
@@ -29,17 +28,6 @@ def token(relay: RelayProcess, subject: str = "ann", expires_in: float = 300.0, 
     """A token with further claims, such as jti."""
     body = {"sub": subject, "iat": time.time(), "exp": time.time() + expires_in, "relay": ALL_ROOMS, **claims}
     return jwt.encode(body, relay.token_secret.removesuffix(b"\n"), "HS256", headers={"kid": "dev"})
-
-
-async def closed(client: TrioClient) -> CloseReason:
-    """How the server ends the connection."""
-    reason: CloseReason | None = None
-    while reason is None:
-        try:
-            await client.hear()
-        except ConnectionClosed as ended:
-            reason = ended.reason
-    return reason
 
 
 async def told(client: TrioClient, kind: str) -> Any:

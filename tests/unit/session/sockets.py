@@ -15,7 +15,7 @@ from relay.session.metered import Metered
 from relay.session.resume import Resuming
 from relay.session.wire import Hold
 from tests.unit.protocols.table import JSON
-from tests.unit.session.kit import House, heard, identity
+from tests.unit.session.kit import Client, House, heard, identity
 from tests.unit.session.plugins import Quick, Slow
 
 PLUGINS: dict[str, Any] = {
@@ -105,6 +105,15 @@ def ticket(socket: Socket) -> str:
     (hello,) = [said for said in socket.heard() if said["t"] == "hello"]
     assert hello["resume"]["window"] == WINDOW
     return str(hello["resume"]["ticket"])
+
+
+def two_in(house: House, room: str) -> tuple[Client, Socket, str, str]:
+    """In one room: bob, who stays, and ann, who will lose her socket; with her ticket, and the room's epoch."""
+    bob = house.client("bob")
+    bob.join(room)
+    ann = arrive(house)
+    word = ticket(ann)
+    return bob, ann, word, ann.join(room)["epoch"]
 
 
 def come_back(house: House, word: str) -> Socket | None:

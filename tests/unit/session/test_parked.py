@@ -14,16 +14,12 @@ from relay.session.parked import PATIENCE
 from tests.unit.protocols.table import JSON, MSGPACK
 from tests.unit.session.kit import open_house
 from tests.unit.session.plugins import Quick
-from tests.unit.session.sockets import PLUGINS, WINDOW, arrive, come_back, data, end, resumed, ticket, ticket_of
+from tests.unit.session.sockets import PLUGINS, WINDOW, arrive, come_back, data, end, resumed, ticket, ticket_of, two_in
 
 
 async def test_nobody_notices_and_nothing_is_missed(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("q:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        epoch = ann.join("q:a")["epoch"]
+        bob, ann, word, epoch = two_in(house, "q:a")
         bob.heard()
         house.plugin("q").log.clear()
         bob.ask(t="publish", room="q:a", data="read")
@@ -48,11 +44,7 @@ async def test_what_was_written_to_a_dead_socket_comes_again_from_where_the_clie
     autojump_clock: MockClock,
 ) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("q:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        epoch = ann.join("q:a")["epoch"]
+        bob, ann, word, epoch = two_in(house, "q:a")
         for number in range(1, 6):
             bob.ask(t="publish", room="q:a", data=number)
         ann.heard()  # written, and the client has seen two of them
@@ -95,11 +87,7 @@ async def test_a_room_without_history_is_kept_and_tells_whether_something_is_mis
     autojump_clock: MockClock,
 ) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("none:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        epoch = ann.join("none:a")["epoch"]
+        bob, ann, word, epoch = two_in(house, "none:a")
         bob.ask(t="publish", room="none:a", data="read")
         ann.heard()
         bob.ask(t="publish", room="none:a", data="not sent")
@@ -118,11 +106,7 @@ async def test_a_room_without_history_is_kept_and_tells_whether_something_is_mis
 
 async def test_where_history_does_not_reach_loss_is_told(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("few:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        epoch = ann.join("few:a")["epoch"]
+        bob, ann, word, epoch = two_in(house, "few:a")
         ann.abort()
         for number in range(1, 6):
             bob.ask(t="publish", room="few:a", data=number)
@@ -147,11 +131,7 @@ async def test_a_position_of_another_life_recovers_nothing_and_loses_nothing(
     position: Any, autojump_clock: MockClock
 ) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("q:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        ann.join("q:a")
+        bob, ann, word, _ = two_in(house, "q:a")
         ann.abort()
         bob.ask(t="publish", room="q:a", data="while away")
         again, rooms, said = resumed(house, word, q_a=position, q_b={"epoch": "e", "offset": 1})
@@ -181,11 +161,7 @@ async def test_a_socket_lost_again_before_it_said_anything_changes_nothing(autoj
 
 async def test_another_first_word_is_heard_and_the_rest_comes_before_its_answer(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("q:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        ann.join("q:a")
+        bob, ann, word, _ = two_in(house, "q:a")
         ann.abort()
         bob.ask(t="publish", room="q:a", data="while away")
         again = come_back(house, word)

@@ -13,7 +13,19 @@ from relay.session.parked import PATIENCE
 from relay.session.resume import Resuming
 from relay.session.wire import Hold
 from tests.unit.session.kit import channels, identity, open_house, settings
-from tests.unit.session.sockets import PLUGINS, WINDOW, Socket, arrive, come_back, data, end, resumed, ticket, ticket_of
+from tests.unit.session.sockets import (
+    PLUGINS,
+    WINDOW,
+    Socket,
+    arrive,
+    come_back,
+    data,
+    end,
+    resumed,
+    ticket,
+    ticket_of,
+    two_in,
+)
 
 
 async def test_a_hello_has_a_ticket_for_who_asks_and_none_for_who_does_not(autojump_clock: MockClock) -> None:
@@ -79,11 +91,7 @@ async def test_a_ticket_is_good_once_and_until_its_follower_was_used_for_its_ses
 
 async def test_a_client_that_comes_back_before_its_old_socket_is_missed_takes_over(autojump_clock: MockClock) -> None:
     async with open_house(PLUGINS) as house:
-        bob = house.client("bob")
-        bob.join("q:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        ann.join("q:a")
+        bob, ann, word, _ = two_in(house, "q:a")
         bob.heard()
         bob.ask(t="publish", room="q:a", data="into the void")
         again, _, said = resumed(house, word)
@@ -231,11 +239,7 @@ async def test_what_did_not_fit_ends_the_session_though_its_client_comes_back_at
 ) -> None:
     config = settings(channels=channels(default={"capacity": 4096}), limits={"message_bytes": 1024})
     async with open_house(PLUGINS, config) as house:
-        bob = house.client("bob")
-        bob.join("none:a")
-        ann = arrive(house)
-        word = ticket(ann)
-        ann.join("none:a")
+        bob, ann, word, _ = two_in(house, "none:a")
         ann.abort()
         for _ in range(10):
             bob.ask(t="publish", room="none:a", data="x" * 1000)
