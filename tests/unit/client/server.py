@@ -174,3 +174,11 @@ async def relay_v1(peer: Peer, codec: str = "json", **hello: Any) -> None:
     """Up to and with the hello."""
     await peer.accept(f"relay.v1.{codec}")
     await peer.say(HELLO | hello)
+
+
+async def obliging(peer: Peer) -> None:
+    """Answers everything with ok, and repeats what was asked in `data`."""
+    await relay_v1(peer)
+    while (asked := await peer.asked()) is not None:
+        if "id" in asked:
+            await peer.say({"t": "ok", "id": asked["id"], "data": asked})
