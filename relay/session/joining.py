@@ -151,10 +151,14 @@ def leave(connection: Connection, command: Leave) -> None:
 
 
 def depart(connection: Connection, room: Room) -> None:
-    """Takes a connection out of a room and tells the plugin."""
+    """Takes a connection out of a room and tells the plugin, once: as a plugin hears of one room it may have put it out
+    of another.
+    """
     handler = room.handler
     room.holds += 1
-    connection.hub.leave(connection, room)
+    if not connection.hub.leave(connection, room):
+        _let_go(connection, room)
+        return
     if not handler.leave_is_async:
         try:
             handler.leave(room, connection)
@@ -227,6 +231,8 @@ def regrant(connection: Connection) -> None:
     """The token is another one: rooms it does not grant are left, and in the others it decides what may be done."""
     grants = connection.identity.grants
     for room in list(connection.rooms.values()):
+        if room.name not in connection.rooms:  # it left with a room before, its home perhaps
+            continue
         if grants.may_join(room.name):
             set_rights(connection, room)
             if room.presence is not None:

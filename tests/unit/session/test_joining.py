@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import trio
 
-from relay.errors import CloseCode
+from relay.errors import CloseCode, CloseReason
+from relay.plugin.api import Peer, Room
 from tests.unit.session.asking import PLUGINS, together
 from tests.unit.session.kit import open_house, settings
+from tests.unit.session.plugins import Quick
 
 
 async def test_the_rooms_of_the_token_are_joined_at_the_start() -> None:
@@ -143,3 +145,19 @@ async def test_who_is_kicked_is_told_and_the_plugin_hears_it_left() -> None:
         assert bob.heard() == [{"t": "left", "room": "q:a", "subject": "ann"}]
         assert house.plugin("q").log[-1] == ("leave", "ann")
         assert ann.refused(t="leave", room="q:a") == ("not_joined", None)
+
+
+async def test_who_is_put_out_of_a_second_room_while_it_leaves_a_first_leaves_it_once() -> None:
+    class Together(Quick):
+        def on_leave(self, room: Room, peer: Peer) -> None:
+            self.log.append(("leave", room.name))
+            for other in self.relay.rooms():
+                other.kick(peer, "not without the other")
+
+    async with open_house({"q": (Together, {})}) as house:
+        ann = house.client()
+        ann.join("q:a")
+        ann.join("q:b")
+        ann.connection.close(CloseReason(CloseCode.NORMAL, "enough"))
+        assert [what for what in house.plugin("q").log if what[0] == "leave"] == [("leave", "q:a"), ("leave", "q:b")]
+        assert ann.connection.rooms == {}

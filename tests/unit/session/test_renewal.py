@@ -56,6 +56,18 @@ async def test_a_new_token_that_no_longer_grants_the_home_ends_the_connection() 
         assert ann.closed.code == CloseCode.FORBIDDEN
 
 
+async def test_who_loses_its_home_by_a_new_token_leaves_its_other_rooms_too() -> None:
+    async with open_house(PLUGINS) as house:
+        grants = {"join": ["*"], "join_at_start": ["q:b"]}
+        ann = house.client("ann", grants, home="q:a")
+        assert set(ann.connection.rooms) == {"q:a", "q:b"}
+        house.tokens["new"] = identity("ann", {"join": ["q:b"], "join_at_start": ["q:b"]})
+        ann.say(t="auth", token="new", id=1)
+        assert ann.closed is not None
+        assert ann.closed.code == CloseCode.FORBIDDEN
+        assert ann.connection.rooms == {}
+
+
 @pytest.mark.parametrize(("token", "code"), [("bad", "unauthorized"), ("bobs", "forbidden")])
 async def test_a_new_token_that_is_no_good_changes_nothing(token: str, code: str) -> None:
     async with open_house(PLUGINS) as house:
