@@ -146,7 +146,7 @@ class Hub:
                 self.watching.freed(room)
             self.bounds.freed(room.rule)
             room.handler.freed(room)
-            if room.history or room.receipts:
+            if room.history or room.receipts or (room.journal is not None and room.offset):  # it is still on disk
                 self.archive.sleep(room.name, _record_of(room))
 
     def join(

@@ -112,3 +112,18 @@ def test_one_bug_afterwards_keeps_nobody_else_waiting(caplog: pytest.LogCaptureF
     house.write()
     assert bob.hears() == ["x", "y"]
     assert "a bug" in caplog.text
+
+
+def test_a_room_of_which_nothing_is_remembered_any_more_is_forgotten_on_disk_too() -> None:
+    house, ann, bob, room = two()
+    gone: list[str] = []
+    house.hub.archive.forgotten = gone.append
+    room.broadcast("old", sender=ann)
+    house.write()
+    assert room.history is not None
+    room.history.clear()  # as when all has expired, and somebody asked for it
+    for peer in (ann, bob):
+        house.hub.leave(peer, room)
+    assert gone == ["r"]
+    house.hub.leave(ann, house.join("never used", ann))
+    assert gone == ["r"], "there was nothing of it"
