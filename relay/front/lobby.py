@@ -51,6 +51,7 @@ class Lobby:
         self._host = host
         self._idle = idle
         self._turns: Turns[Newcomer] = Turns()
+        self._through: list[Newcomer] = []  # TLS, in this turn
         self._securing: Patience[Newcomer] = Patience()
         self._reading: Patience[Newcomer] = Patience()
         self._wake = trio.Event()
@@ -95,6 +96,11 @@ class Lobby:
                 self._host.proceed(newcomer, now)
                 if not turns.pressing or tick.clock() >= until:
                     break
+        # One kind of work after the other: what a request takes finds in the processor's cache what the last one left.
+        through, self._through = self._through, []
+        for newcomer in through:
+            if not newcomer.over:
+                self._host.proceed(newcomer, now)
         tick.flush()
         return len(turns) > 0
 
@@ -107,7 +113,8 @@ class Lobby:
         self._begin(newcomer, now)
 
     def secured(self, newcomer: Newcomer, now: float) -> None:
-        """The next one begins."""
+        """TLS is done, and the request head's time begins. It may have come already: that is looked at in this turn."""
+        self._through.append(newcomer)
         self._end(newcomer)
         newcomer.secured = True
         self._begin(newcomer, now)

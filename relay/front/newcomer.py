@@ -56,7 +56,7 @@ class Queue(Protocol):
         """It need not be told any more that there is room."""
 
     def secured(self, newcomer: Newcomer, now: float) -> None:
-        """The step of TLS is over."""
+        """The step of TLS is over; `proceed` is to be called once more: its request may be there already."""
 
 
 class Newcomer:
@@ -117,7 +117,8 @@ class Newcomer:
             transport = self.transport = host.begin(self)
             if transport is None:
                 return
-        if not self.secured and not self._secure(transport, now):
+        if not self.secured:
+            self._secure(transport, now)
             return
         for _ in READS:
             data = transport.receive()
@@ -134,18 +135,16 @@ class Newcomer:
     def interrupt(self) -> None:
         self._host.interrupted(self)
 
-    def _secure(self, transport: Transport, now: float) -> bool:
-        """Whether TLS is done."""
+    def _secure(self, transport: Transport, now: float) -> None:
         try:
             wants = transport.handshake()
         except Lost as lost:
             self._host.insecure(self, str(lost))
-            return False
+            return
         if wants is Wants.NOTHING:
             self._lobby.secured(self, now)
-            return True
-        self._lobby.waits(self, to_write=wants is Wants.WRITE)
-        return False
+        else:
+            self._lobby.waits(self, to_write=wants is Wants.WRITE)
 
     def _take(self, data: bytes) -> bool:
         """Whether the head is there, or will never be."""

@@ -23,7 +23,7 @@ from relay.net import unix
 
 log = logging.getLogger("relay.net")
 
-ACCEPTS_PER_TURN: Final = 64
+ACCEPTS_PER_TURN: Final = 16  # 64 of them are a pause that handshakes under way notice
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1  # seconds between tries while descriptors are exhausted
 _TELL_EVERY: Final = 10.0  # seconds between two log lines about it
