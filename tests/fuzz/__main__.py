@@ -27,7 +27,7 @@ from tests.fuzz.noise import Noise
 from tests.fuzz.targets import TARGETS, Target
 
 # Shares of the inputs; what costs a hundred times as much gets fewer.
-SHARES = {"config": 0.1, "deflate": 0.2, "head": 0.7}
+SHARES = {"config": 0.1, "session": 0.1, "deflate": 0.2, "head": 0.7}
 BLOCK = 50000
 MOST_FINDINGS = 5
 MAY_GROW = 8 << 20  # bytes that a process may have grown over all its blocks of one target, caches included

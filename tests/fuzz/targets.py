@@ -1,7 +1,8 @@
 """All that reads what strangers send, each as a function of bytes: it returns what came of them, or raises, and then it
 is a bug.
 
-Not here: where the bytes come from (noise, atheris), and the functions (on_the_wire, on_the_way_in, in_files). The one
+Not here: where the bytes come from (noise, atheris), and the functions (on_the_wire, on_the_way_in, in_files,
+in_session). The one
 rule: a target checks more than that nothing is raised: what is refused is refused as documented, what is accepted is
 what was meant, and how the bytes were cut into reads changes nothing.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from tests.fuzz import in_files, on_the_way_in, on_the_wire
+from tests.fuzz import in_files, in_session, on_the_way_in, on_the_wire
 from tests.fuzz.noise import Build
 from tests.security.attack import BINARY, TEXT, frame
 
@@ -89,5 +90,6 @@ TARGETS: Final = (
         [*on_the_wire.JSON_WORDS, *on_the_wire.MSGPACK_WORDS],
         on_the_wire.build_payload,
     ),
+    Target("session", in_session.session, in_session.SESSIONS, in_session.SESSION_WORDS, in_session.build_session),
     Target("config", in_files.configuration, in_files.CONFIGS, in_files.CONFIG_WORDS, in_files.build_config),
 )

@@ -9,7 +9,7 @@ from tests.fuzz.in_files import configuration
 from tests.fuzz.noise import Noise
 from tests.fuzz.targets import TARGETS, Target
 
-INPUTS = {"frames": 6000, "deflate": 2000, "head": 4000, "claims": 4000, "config": 1500}
+INPUTS = {"frames": 6000, "deflate": 2000, "head": 4000, "claims": 4000, "config": 1500, "session": 1500}
 USUAL = 20000
 
 FOUND = [
