@@ -4,13 +4,13 @@
 # PYTHON=/path/to/python chooses the interpreter of a new .venv; ARGS="..." is passed on to `run`, `test` and `bench`.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check certs fuzz bench clean
+.PHONY: help run test check certs fuzz mutations bench clean
 
 PY := .venv/bin/python
 export PYTHON
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.with-run ## install what is missing, then start a relay on https://localhost:8443 with a playground page
 	@exec $(PY) -m relay dev $(ARGS)
@@ -29,6 +29,9 @@ certs: .venv/.with-run ## make the development CA, certificate and token secret 
 
 fuzz: .venv/.with-test ## feed every reader of foreign bytes with noise (docs/security.md): ARGS="--inputs 10000000"
 	@$(PY) -m tests.fuzz $(ARGS)
+
+mutations: .venv/.with-test ## take out each limit and guard in turn, and show that a test fails (docs/security.md): an hour
+	@$(PY) -m tests.mutations $(ARGS)
 
 bench: .venv/.with-test ## measure against a bare C loop and other servers (docs/performance.md): ARGS="--quick"
 	@$(PY) -m benchmarks $(ARGS)

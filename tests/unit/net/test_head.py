@@ -245,3 +245,21 @@ def test_any_other_host_is_refused(host: str) -> None:
 
 async def test_a_request_without_a_body_reads_as_empty() -> None:
     assert await request("/").read_body(0) == b""
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: \xe9\r\n\r\n",
+    ],
+)
+def test_whatever_is_more_than_a_plain_get_is_left_to_a_real_parser(request_head: bytes) -> None:
+    scanner = HeadScanner(1000, 10)
+    assert scanner.advance(request_head) == len(request_head)
+    assert scanner.plain() is None

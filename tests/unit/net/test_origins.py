@@ -195,3 +195,10 @@ def test_a_star_names_nobody(origin: str | None) -> None:
 def test_the_relays_own_pages_are_named_by_self() -> None:
     assert OriginPolicy(["self"]).names("https://relay.example", "relay.example", True)
     assert not OriginPolicy(["*"]).names("https://relay.example", "relay.example", True)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_scheme_without_a_port_of_its_own_is_never_ones_own_origin(tls: bool) -> None:
+    policy = OriginPolicy(["self"])
+    assert not policy.allows("chrome-extension://abcdef", "abcdef", tls)
+    assert not policy.allows("ftp://relay.example", "relay.example", tls)
