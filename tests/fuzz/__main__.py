@@ -21,7 +21,9 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from tests.fuzz.corpus import keep
 from tests.fuzz.in_files import configuration
 from tests.fuzz.noise import Noise
 from tests.fuzz.targets import TARGETS, Target
@@ -155,6 +157,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--atheris", type=int, metavar="SECONDS", help="guided by coverage, so long on each target")
     parser.add_argument("--corpus", metavar="DIR", help="with --atheris: keeps what coverage was found with")
+    parser.add_argument("--keep", metavar="DIR", help="puts what is in such a folder into tests/fuzz/corpus.xz")
     parser.add_argument("--repeat", nargs=3, metavar=("TARGET", "SEED", "NUMBER"))
     given = parser.parse_args()
     names = given.only or [target.name for target in TARGETS]
@@ -165,6 +168,9 @@ def main() -> int:
         for _ in range(number % BLOCK):
             noise.next()
         print(target.check(noise.next()))
+        return 0
+    if given.keep:
+        print(f"{keep(Path(given.keep))} inputs are kept")
         return 0
     if given.atheris:
         return 0 if guided(names, given.atheris, given.corpus) else 1

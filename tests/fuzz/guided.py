@@ -22,12 +22,13 @@ def main() -> None:
 
     with atheris.instrument_imports(include=["relay", "wsproto", "h11"]):
         from tests.fuzz import targets
+        from tests.fuzz.corpus import kept
     name, seconds = sys.argv[1], int(sys.argv[2])
     target = next(one for one in targets.TARGETS if one.name == name)
     with tempfile.TemporaryDirectory(prefix="relay-fuzz-") as folder:
         corpus = Path(sys.argv[3] if len(sys.argv) > 3 else folder, name)
         corpus.mkdir(parents=True, exist_ok=True)
-        for number, seed in enumerate(target.seeds):
+        for number, seed in enumerate([*target.seeds, *kept(name)]):
             Path(corpus, f"seed{number}").write_bytes(seed)
         words = Path(folder, "words")
         words.write_text("".join(map(quoted, filter(None, target.words))))

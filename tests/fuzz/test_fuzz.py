@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz import __main__ as fuzz
+from tests.fuzz.corpus import kept
 from tests.fuzz.in_files import configuration
 from tests.fuzz.noise import Noise
 from tests.fuzz.targets import TARGETS, Target
@@ -39,6 +40,15 @@ def test_what_was_found_once_is_not_found_again(name: str, data: bytes) -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_every_seed_is_read(target: Target) -> None:
     assert all(target.check(seed) for seed in target.seeds)
+    configuration.clean_up()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_what_coverage_was_found_with_breaks_no_reader(target: Target) -> None:
+    inputs = kept(target.name)
+    assert len(inputs) > 20
+    for data in inputs:
+        assert target.check(data), data
     configuration.clean_up()
 
 

@@ -24,6 +24,13 @@ from tests.mutations.sites import Site, sites
 MODULES: Final = ("relay/limits", "relay/front/gate.py", "relay/front/guard.py", "relay/front/doors.py",
                   "relay/net/head.py", "relay/net/handshake.py", "relay/net/origins.py", "relay/auth")  # fmt: skip
 
+ALSO: Final = {
+    "relay/auth/tokens.py": ("tests/security/test_token_forgeries.py", "tests/security/test_token_malformed.py",
+                             "tests/unit/auth/test_issuers.py"),
+    "relay/limits/pace.py": ("tests/unit/limits/test_quotas.py", "tests/unit/session/test_quotas.py"),
+    "relay/front/gate.py": ("tests/unit/limits/test_pending.py", "tests/security/test_bad_slow_heads.py"),
+}  # fmt: skip
+"""Tests that are near a module and have another name."""
 STAGES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "relay/limits": (
         ("tests/unit/limits",),
@@ -75,6 +82,7 @@ def stages(module: Path) -> list[tuple[str, ...]]:
     """What is run for a module, in this order: first the tests that have its name."""
     folder = Path("tests", "unit", *module.parent.parts[1:])
     own = tuple(sorted(map(str, {*folder.glob(f"test_{module.stem}.py"), *folder.glob(f"test_{module.stem}_*.py")})))
+    own += tuple(name for name in ALSO.get(str(module), ()) if Path(name).exists())
     return [*([own] if own else []), *STAGES[str(module.parent)]]
 
 

@@ -29,8 +29,8 @@ PATIENCE: Final = 300.0
 """Seconds for the tests of one module."""
 _LIBRARIES: Final = (
     "trio", "trio.testing", "pytest", "pytest_trio", "hypothesis", "hypothesis.strategies", "hypothesis.stateful",
-    "h11", "msgspec", "jwt", "cryptography.x509", "cryptography.hazmat.primitives.asymmetric.ec", "wsproto", "websockets",
-    "trustme", "prometheus_client", "click", "httpx2", "trio_websocket",
+    "h11", "msgspec", "jwt", "cryptography.x509", "cryptography.hazmat.primitives.asymmetric.ec", "wsproto",
+    "websockets", "trustme", "prometheus_client", "click", "httpx2", "trio_websocket",
 )  # fmt: skip
 
 
