@@ -230,7 +230,7 @@ async def _live(data: bytes) -> str:
     except BaseException:
         _world.clear()
         raise
-    return " ".join(sorted(outcomes))
+    return " ".join(sorted(outcomes)) or "nothing"
 
 
 def session(data: bytes) -> str:

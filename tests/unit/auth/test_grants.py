@@ -269,3 +269,10 @@ def test_default_grants_of_the_config_are_grants() -> None:
     assert found.may_join("chat:a")
     assert found.may_see("chat:a")
     assert not found.may_publish("chat:a")
+
+
+def test_a_room_to_be_joined_at_the_start_must_be_under_the_issuers_prefix() -> None:
+    assert compile_grants({"join_at_start": ["acme:a"]}, "ann", bound="acme:").join_at_start == ("acme:a",)
+    for rooms in (["other:a"], ["acme:a", "acme"]):
+        with pytest.raises(Rejected, match="under the prefix of its issuer"):
+            compile_grants({"join_at_start": rooms}, "ann", bound="acme:")
