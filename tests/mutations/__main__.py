@@ -104,7 +104,7 @@ def run(paths: list[Path], processes: int, until: float, most: int) -> int:
         elif status == 0:
             left.append((path, site))
             print(f"SURVIVES {path}:{site}", flush=True)
-        elif status in (1, 2, -1):
+        elif status in (1, -1):
             caught += 1
         else:
             left.append((path, site))

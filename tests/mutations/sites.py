@@ -77,7 +77,7 @@ class _Walker(ast.NodeTransformer):
             if self._is_it(node, f"if {ast.unparse(node.test)}: {ast.unparse(node.body[-1]) if raises else '…'}"):
                 node.test = ast.Constant(False)
             elif isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.Or):
-                self._operands(node.test)
+                node.test = self._without_one(node.test)
             if raises:  # it is one with its condition
                 node.body[:-1] = [self.visit(statement) for statement in node.body[:-1]]
                 node.orelse = [self.visit(statement) for statement in node.orelse]
@@ -87,7 +87,7 @@ class _Walker(ast.NodeTransformer):
 
     def visit_Return(self, node: ast.Return) -> ast.AST:
         if isinstance(node.value, ast.BoolOp) and isinstance(node.value.op, ast.And):
-            self._operands(node.value)
+            node.value = self._without_one(node.value)
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
@@ -95,11 +95,12 @@ class _Walker(ast.NodeTransformer):
             return ast.Pass()
         return node
 
-    def _operands(self, node: ast.BoolOp) -> None:
+    def _without_one(self, node: ast.BoolOp) -> ast.expr:
         """Each of several conditions in turn."""
         for operand in list(node.values):
             if self._is_it(operand, f"… {ast.unparse(operand)} …"):
                 node.values.remove(operand)
+        return node if len(node.values) > 1 else node.values[0]
 
 
 def _compares(test: ast.expr) -> bool:
