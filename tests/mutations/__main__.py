@@ -26,7 +26,7 @@ MODULES: Final = ("relay/limits", "relay/front/gate.py", "relay/front/guard.py",
 
 ALSO: Final = {
     "relay/auth/tokens.py": ("tests/security/test_token_forgeries.py", "tests/security/test_token_malformed.py",
-                             "tests/unit/auth/test_issuers.py"),
+                             "tests/unit/auth/test_issuers.py", "tests/unit/auth/test_certificates.py"),
     "relay/limits/pace.py": ("tests/unit/limits/test_quotas.py", "tests/unit/session/test_quotas.py"),
     "relay/front/gate.py": ("tests/unit/limits/test_pending.py", "tests/security/test_bad_slow_heads.py"),
 }  # fmt: skip

@@ -276,3 +276,8 @@ def test_a_room_to_be_joined_at_the_start_must_be_under_the_issuers_prefix() -> 
     for rooms in (["other:a"], ["acme:a", "acme"]):
         with pytest.raises(Rejected, match="under the prefix of its issuer"):
             compile_grants({"join_at_start": rooms}, "ann", bound="acme:")
+
+
+@pytest.mark.parametrize(("text", "why"), [("", "it is empty"), ("a::b", "it has an empty part between colons")])
+def test_what_is_no_pattern_is_told_why(text: str, why: str) -> None:
+    assert check_pattern(text) == why

@@ -298,6 +298,16 @@ SMALL = st.builds(
 MOST = 6
 
 
+def test_an_entry_covers_a_token_only_where_all_that_it_names_is_the_tokens() -> None:
+    who = Identity("ann", NOW + 60, "a", "https://i", GRANTS, b"")
+    assert Revocation(jti="a").covers(who)
+    for other in (
+        Revocation(jti="b"), Revocation(jti="a", subject="bob"), Revocation(jti="b", subject="ann"),
+        Revocation(subject="ann", issuer="https://other"), Revocation(subject="ann", tenant="acme"),
+    ):  # fmt: skip
+        assert not other.covers(who)
+
+
 class RevocationModel(RuleBasedStateMachine):
     entries = Bundle("entries")
 

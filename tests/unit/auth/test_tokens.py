@@ -349,3 +349,34 @@ def test_the_docs_explain_every_code() -> None:
         row = next((line for line in text.splitlines() if line.startswith(f"| `{name}`")), "")
         assert reason in row, name
         assert setting is None or f"`{setting}`" in row, name
+
+
+def of_tenants(*tenants: str, taken: tuple[str, ...] = ()) -> Verifier:
+    return Verifier(keys("HS256"), auth(), tenants=tenants, taken=taken)
+
+
+def test_of_several_tenants_the_claim_says_which_and_nothing_else_will_do() -> None:
+    one = of_tenants("acme", "globex")
+    name = auth().claims.tenant
+    assert one.verify(sign(claims(**{name: "globex"})), NOW).tenant == "globex"
+    for wrong in ("", "other", "ACME", 5, ["acme"], None, ...):
+        with pytest.raises(Rejected) as caught:
+            one.verify(sign(claims(**{name: wrong})), NOW)
+        assert caught.value.code == "token_wrong_tenant"
+
+
+def test_an_issuer_of_one_tenant_need_not_name_it() -> None:
+    assert of_tenants("acme").verify(sign(claims()), NOW).tenant == "acme"
+
+
+def test_a_subject_that_begins_as_those_of_another_issuer_is_refused() -> None:
+    one = of_tenants("", taken=("partner:",))
+    assert one.verify(sign(claims(sub="partners")), NOW).subject == "partners"
+    with pytest.raises(Rejected) as caught:
+        one.verify(sign(claims(sub="partner:ann")), NOW)
+    assert caught.value.code == "token_bad_subject"
+
+
+@pytest.mark.parametrize("audience", ["", [""], ["", "x"], []])
+def test_a_token_for_nobody_in_particular_is_not_for_a_relay_without_a_name(audience: object) -> None:
+    assert refusal(sign(claims(aud=audience))).code == "token_wrong_audience"
