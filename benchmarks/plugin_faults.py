@@ -7,8 +7,7 @@ In the quiet room (chat) one client says a word a hundred times a second, at fix
 is measured is from the time it was due until it is heard. Meanwhile clients provoke the faulty plugin without a pause.
 Each fault has a relay of its own, with TLS, tokens and limits, which never switches a plugin off for the number of its
 failures: that would end the load. Not here: what a fault costs its own room. The one rule: the bound is what the
-configuration promises, supervision.interrupt + supervision.stall, and a fault that exceeds it fails the run, unless it
-is marked as overload: a plugin that returns in time and is called too often is bounded by quotas, not by the watchdog.
+configuration promises, supervision.interrupt + supervision.stall, and a fault that exceeds it fails the run.
 """
 
 from __future__ import annotations
@@ -115,14 +114,13 @@ class Faulty(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`paced`: seconds between what each client says to provoke it. `overload`: the watchdog promises nothing here."""
+    """`paced`: seconds between what each client says to provoke it."""
 
     how: str
     what: str
     isolate: bool = False
     source: str = FAULTY
     paced: float = 0.005
-    overload: bool = False
 
 
 FAULTS: Final = {
@@ -133,8 +131,8 @@ FAULTS: Final = {
         Fault("hangs", "async `on_message` never returns", source=HANGING),
         Fault("spins", "`on_message` is `while True: pass`"),
         Fault("sleeps", "`on_message` is `time.sleep(5)`"),
-        Fault("dawdles", "`on_message` is `time.sleep(0.05)`, below what is called a stall", overload=True),
-        Fault("computes", "`on_message` computes for 5 ms, many in a row", overload=True),
+        Fault("dawdles", "`on_message` is `time.sleep(0.05)`, below what is called a stall"),
+        Fault("computes", "`on_message` computes for 5 ms, many in a row"),
         Fault("runs", "`run` is `while True: pass`"),
         Fault("floods", "`on_message` broadcasts without end"),
         Fault("storms", "`run` broadcasts 1,000 messages in each turn of the loop"),
@@ -257,7 +255,7 @@ def main(faults: tuple[str, ...], seconds: float, server_core: int, load_core: i
             quiet = measure(fault, stage, seconds)
         late = sorted(quiet.late)
         cuts = quantiles(late, n=100, method="inclusive") if len(late) > 1 else [float("inf")] * 99
-        if not fault.overload and (quiet.lost or cuts[98] > (BOUND + GRACE) * 1000):
+        if quiet.lost or cuts[98] > (BOUND + GRACE) * 1000:
             failed.append(name)
         rows.append(
             (name, fault.what, *(f"{value:,.1f}" for value in (cuts[49], cuts[98], late[-1] if late else -1.0)))

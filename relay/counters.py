@@ -55,6 +55,7 @@ class Counters:
         "plugin_failures",
         "plugin_refusals",
         "plugin_stalls",
+        "plugin_waits",
         "proxy_failures",
         "quotas",
         "refused",
@@ -102,6 +103,7 @@ class Counters:
         self.plugin_failures: dict[str, int] = defaultdict(int)
         self.plugin_refusals: dict[str, int] = defaultdict(int)
         self.plugin_stalls: dict[str, int] = defaultdict(int)
+        self.plugin_waits: dict[str, int] = defaultdict(int)  # calls of slow hooks that waited for others of the plugin
         self.urgent_delays: dict[str, Delays] = defaultdict(
             Delays
         )  # what urgent messages waited for their turn, by channel

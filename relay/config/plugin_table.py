@@ -27,6 +27,13 @@ class Supervision(Table, frozen=True):
         Seconds,
         about("Seconds after which a synchronous hook that still runs is broken off; it fails. 0: never."),
     ] = 1.0
+    slow_hook: Annotated[
+        Seconds,
+        about(
+            "Seconds. A plugin whose synchronous hooks take longer than this, on average, and that takes most of the "
+            "loop's time, is called once a turn of the loop; others are served in between. 0: never."
+        ),
+    ] = 0.001
     retry: Annotated[
         Seconds,
         about(

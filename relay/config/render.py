@@ -126,6 +126,7 @@ MORE_PLUGINS: Final = """\
 
 #[plugins.state]
 #rooms = "state:*"
+#delta = true
 #own_keys = false
 #keep_seconds = 60.0
 

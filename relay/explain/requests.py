@@ -253,6 +253,15 @@ _OTHERS: Final = (
         ("outbox.pause_timeout", *CHANNELS),
     ),
     Explanation(
+        "plugin_busy", ("throttled",), "Requests wait, because a plugin is slow and called often.",
+        "Its hooks take milliseconds, and there are more of them than the loop has time for; between two of them "
+        "others are served.",
+        "Nothing: what was sent is not lost, and comes in order.",
+        "Move what takes long into an async hook, a thread (`to_thread`) or a process of its own (`isolate`); or bound "
+        "how often it is asked with a quota.",
+        ("supervision.slow_hook",),
+    ),
+    Explanation(
         "overflow", ("dropped",), "A client's channel was full, and its policy is to drop.",
         "The client, or its network, is slower than what is published.",
         "`gap` tells which messages are missing; load the state anew if that matters.",

@@ -190,6 +190,13 @@ OF_TENANTS: Final = (
         lambda c, g: each(c.plugin_refusals),
         ("plugin",),
     ),
+    Entry(
+        "plugin_waits",
+        "counter",
+        "Calls of a slow plugin's hooks that waited for others of the plugin, so that other rooms were served between.",
+        lambda c, g: each(c.plugin_waits),
+        ("plugin",),
+    ),
     # The process.
     Entry(
         "short_of_memory",

@@ -107,6 +107,13 @@ class Faults:
                 self._switch_off()
             times.append(now)
 
+    def tell_slow(self) -> None:
+        """Its hooks take so long, and so often, that it takes turns (turns)."""
+        log.warning(
+            "plugin %s is slow and called often: its calls wait for each other, and others are served in between",
+            self.name, extra={"fields": {"plugin": self.name, "setting": "supervision.slow_hook"}},
+        )  # fmt: skip
+
     def may_trace(self, hook: str) -> bool:
         """Whether it is time to tell of it again; what is not told is counted."""
         now = self._clock()

@@ -89,7 +89,7 @@ class Filtered:
 
     def message(self, room: Room, peer: Peer, message: Message) -> None:
         for one in self.filters:
-            message = one.filter_message(room, message, one.filter("filter_message", room, peer, message))
+            message = _what_goes_on(one, room, message, one.filter("filter_message", room, peer, message))
         self.owner.message(room, peer, message)
 
     def call(self, room: Room, peer: Peer, method: str, data: Payload | None) -> Payload:
@@ -118,8 +118,18 @@ class Filtered:
                     continue
                 raise
             if hook == "on_message":
-                args = (args[0], one.filter_message(room, args[1], answer))
+                args = (args[0], _what_goes_on(one, room, args[1], answer))
         if hook == "on_call":
             answering, method = self._answering(args[1])
             return await answering.either(hook, room, args[0], method, args[2], timeout=timeout)
         return await self.owner.either(hook, room, *args, timeout=timeout)
+
+
+def _what_goes_on(one: Supervised, room: Room, message: Message, answer: object) -> Message:
+    """What a filter has made of a message; None: it goes on as it came."""
+    if answer is None:
+        return message
+    if not isinstance(answer, Message):
+        problem = TypeError(f"filter_message returns a Message or None, not {type(answer).__name__}")
+        one.faults.raise_for("filter_message", room, problem)
+    return answer

@@ -2,8 +2,8 @@
 
 A signal interrupts the loop's thread between two instructions, or a call that waits (a `time.sleep` ends). Its handler
 raises where the plugin stands - but never inside the relay or Trio, whose state would be torn: if the plugin is in the
-middle of calling them, the next moment is tried. Not here: when (watchdog). The one rule: an exception is raised only
-while the very call goes on that was to be broken off.
+middle of calling them, it happens at the plugin's next line. Not here: when (watchdog). The one rule: an exception is
+raised only while the very call goes on that was to be broken off.
 
 SIGURG is the signal, as in the Go runtime: it is ignored by default, and nobody else uses it.
 """
@@ -23,6 +23,7 @@ import trio
 from relay.plugin.faults import Interrupted
 
 TRIES: Final = 2000
+WHY: Final = "it held the loop for too long [supervision.interrupt]"
 BETWEEN: Final = 0.0005  # seconds between two tries
 _OURS: Final = tuple(f"{Path(place).resolve().parent}/" for place in (trio.__file__, Path(__file__).parent))
 
@@ -79,10 +80,30 @@ class Interrupt:
         condemned = self._condemned
         if condemned is None or self._state() != condemned:
             return
+        ours = False
         while frame is not None:
             file = frame.f_code.co_filename
             if file in self._files:
-                raise Interrupted("it held the loop for too long [supervision.interrupt]")
-            if file.startswith(_OURS):
-                return  # in the middle of what must be whole
+                if not ours:
+                    raise Interrupted(WHY)
+                self._at_next_line(frame)  # in the middle of what must be whole
+                return
+            ours = ours or file.startswith(_OURS)
             frame = frame.f_back
+
+    def _at_next_line(self, plugin: FrameType) -> None:
+        """Raises when the plugin's own code goes on. Where a debugger traces already, the next signal has to do."""
+        if sys.gettrace() is not None:
+            return
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            if event == "exception":
+                return trace
+            sys.settrace(None)
+            plugin.f_trace = None
+            if event == "line" and self._condemned is not None and self._state() == self._condemned:
+                raise Interrupted(WHY)
+            return None
+
+        plugin.f_trace = trace
+        sys.settrace(lambda frame, event, argument: None)

@@ -25,11 +25,12 @@ from relay.plugin.api import Plugin
 from relay.plugin.arrival import Arrival
 from relay.plugin.background import Background
 from relay.plugin.calls import Typed, typed_calls
-from relay.plugin.faults import Faults, Schedule, log
+from relay.plugin.faults import Faults, Schedule
 from relay.plugin.handle import Handle
-from relay.plugin.hooks import FILTERS, TOLD, Hook, files_of, not_awaited, overrides
+from relay.plugin.hooks import FILTERS, TOLD, Hook, awaited, files_of, not_awaited, overrides
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.trace import trace
+from relay.plugin.turns import InTurn, Turns
 from relay.plugin.watchdog import Mark, Watchdog
 from relay.plugin.web import Page, WebRequest, WebResponse, as_response, pages
 from relay.rooms.hub import Hub
@@ -67,6 +68,9 @@ class Supervised:
         self.owner: Final = self
         self.rooms: Final[dict[str, Room]] = {}
         self.faults: Final = Faults(loaded.name, counters, supervision, clock, self._bind, schedule)
+        self.turns: Final = Turns(clock, supervision.slow_hook, self._take_turns, self.faults.tell_slow)
+        self._in_turn: Final = InTurn(self)
+        self._waits: dict[str, bool] = {}
         self._watchdog = watchdog
         self._traced: Final = supervision.trace
         self.background: Final = Background(self)
@@ -111,31 +115,38 @@ class Supervised:
         self.has_run = overrides(type(plugin), "run")
         self._has_open = overrides(type(plugin), "on_open")
         self._has_empty = overrides(type(plugin), "on_empty")
-        self.has_join, self.join_is_async, self._on_join = self._hook("on_join")
-        self.has_joined, _, self._on_joined = self._hook("on_joined")
-        self.has_leave, self.leave_is_async, self._on_leave = self._hook("on_leave")
-        self.has_message, self.message_is_async, self._on_message = self._hook("on_message")
-        self.has_call, self._call_is_async, self._on_call = self._hook("on_call")
-        self.has_connect, self._connect_is_async, self._on_connect = self._hook("on_connect")
-        self.has_disconnect, self._disconnect_is_async, self._on_disconnect = self._hook("on_disconnect")
-        _, _, self._on_decisions = self._hook("on_decisions")
+        self.has_join, self._on_join = self._hook("on_join")
+        self.has_joined, self._on_joined = self._hook("on_joined")
+        self.has_leave, self._on_leave = self._hook("on_leave")
+        self.has_message, self._on_message = self._hook("on_message")
+        self.has_call, self._on_call = self._hook("on_call")
+        self.has_connect, self._on_connect = self._hook("on_connect")
+        self.has_disconnect, self._on_disconnect = self._hook("on_disconnect")
+        _, self._on_decisions = self._hook("on_decisions")
         self._filters = {name: self._hook(name) for name in FILTERS}
         self.pages = {} if off else pages(plugin)
         self._typed: dict[str, Typed] = {} if off else typed_calls(plugin)
         self._mark_message = self.mark("on_message")
+        self._take_turns()
         self.background.switched()
 
-    def _hook(self, name: str) -> tuple[bool, bool, Hook]:
+    def _hook(self, name: str) -> tuple[bool, Hook]:
+        """Whether the plugin has it, and what to call; `_waits` then says whether that is asynchronous."""
+        self._waits[name] = False
         if self.faults.off:
             told = name in TOLD
             wanted = not told and (not name.endswith("connect") or overrides(type(self.plugin), name))
-            return wanted, False, self._hears_nothing if told else self._refuse_all
+            return wanted, self._hears_nothing if told else self._refuse_all
         method = getattr(self.plugin, name)
-        return overrides(type(self.plugin), name), inspect.iscoroutinefunction(method), method
+        self._waits[name] = inspect.iscoroutinefunction(method)
+        return overrides(type(self.plugin), name), method
 
     def mark(self, hook: str) -> Mark:
         """What the watchdog sees while that hook runs."""
-        return self._marks.get(hook) or self._marks.setdefault(hook, Mark(self.title, hook))
+        found = self._marks.get(hook)
+        if found is None:
+            found = self._marks[hook] = self._watchdog.mark(self.title, hook, self.turns)
+        return found
 
     @property
     def off(self) -> bool:
@@ -212,8 +223,11 @@ class Supervised:
 
     def call_waits(self, method: str) -> bool:
         """Whether that method is to be awaited (`later`)."""
+        return (self.turns.on and not self.faults.off) or self._call_waits(method)
+
+    def _call_waits(self, method: str) -> bool:
         typed = self._typed.get(method)
-        return self._call_is_async if typed is None else typed.is_async
+        return self._waits["on_call"] if typed is None else typed.is_async
 
     def call(self, room: Room, peer: Peer, method: str, data: Payload | None) -> Payload:
         """The answer; None becomes JSON's null. What JSON cannot express is the plugin's failure."""
@@ -231,15 +245,22 @@ class Supervised:
 
     async def connect(self, arrival: Arrival) -> None:
         """May it connect? Raises Refused. Asked only where `has_connect`."""
-        if self._connect_is_async:
-            await self._await("on_connect", self._on_connect, None, (arrival,), None)
-        else:
-            self.inline(self.mark("on_connect"), self._on_connect, None, arrival)
-            await trio.lowlevel.checkpoint()
+        await self._alone("on_connect", self._waits["on_connect"], self._on_connect, arrival)
+
+    async def _alone(self, name: str, waits: bool, hook: Hook, asked: object) -> Any:
+        """A hook that has no room. Raises Refused."""
+        if waits:
+            return await self._await(name, hook, None, (asked,), None)
+        call = partial(self.inline, self.mark(name), hook, None, asked)
+        if self.turns.on:
+            return await self._in_turn.call(call, None, None)
+        answer = call()
+        await trio.lowlevel.checkpoint()
+        return answer
 
     def disconnect(self, arrival: Arrival, code: int) -> None:
         """It has gone. Raises nothing."""
-        if self._disconnect_is_async:
+        if self._waits["on_disconnect"]:
             self.background.spawn(partial(self._on_disconnect, arrival, code))
             return
         try:
@@ -256,11 +277,7 @@ class Supervised:
 
     async def serve(self, page: Page, request: WebRequest) -> WebResponse:
         """A page's answer. Raises Refused."""
-        if page.is_async:
-            answer = await self._await("route", page.handler, None, (request,), None)
-        else:
-            answer = self.inline(self.mark("route"), page.handler, None, request)
-            await trio.lowlevel.checkpoint()
+        answer = await self._alone("route", page.is_async, page.handler, request)
         try:
             return as_response(answer)
         except Exception as problem:
@@ -294,28 +311,24 @@ class Supervised:
         return self._filters[name][0]
 
     def is_async(self, name: str) -> bool:
-        return self._filters[name][1]
+        wanted, _ = self._filters[name]
+        return wanted and (self._waits[name] or self.turns.on)
 
     def filter(self, name: str, room: Room, *args: Any) -> Any:
         """A synchronous filter hook. Raises Refused."""
-        wanted, _, hook = self._filters[name]
+        wanted, hook = self._filters[name]
         return self.inline(self.mark(name), hook, room, *args) if wanted else None
 
     async def filter_later(self, name: str, room: Room, *args: Any) -> Any:
         """A filter hook of either kind. Raises Refused."""
-        wanted, waits, hook = self._filters[name]
+        wanted, hook = self._filters[name]
         if not wanted:
             return None
-        return await self._await(name, hook, room, args, None) if waits else self.filter(name, room, *args)
-
-    def filter_message(self, room: Room, message: Message, answer: object) -> Message:
-        """What a filter has made of a message; None: it goes on as it came."""
-        if answer is None:
-            return message
-        if not isinstance(answer, Message):
-            problem = TypeError(f"filter_message returns a Message or None, not {type(answer).__name__}")
-            self.faults.raise_for("filter_message", room, problem)
-        return answer
+        if self._waits[name]:
+            return await self._await(name, hook, room, args, None)
+        if self.turns.on:
+            return await self._in_turn.call(partial(self.filter, name), room, *args)
+        return self.filter(name, room, *args)
 
     # How hooks are called.
 
@@ -354,9 +367,15 @@ class Supervised:
         if self.faults.off:
             await trio.lowlevel.checkpoint()
             raise self.faults.is_off()
-        target = self._target(args[1]) if hook == "on_call" else getattr(self.plugin, hook)
-        answer = await self._await(hook, target, room, args, timeout)
-        return self._answer(room, answer) if hook == "on_call" else None
+        if hook != "on_call":
+            if self._waits[hook]:
+                await self._await(hook, getattr(self.plugin, hook), room, args, timeout)
+            else:
+                await self._in_turn.call(getattr(self, hook.removeprefix("on_")), room, *args, timeout=timeout)
+            return None
+        if self._call_waits(args[1]):
+            return self._answer(room, await self._await(hook, self._target(args[1]), room, args, timeout))
+        return await self._in_turn.call(self.call, room, *args, timeout=timeout)
 
     async def _await(
         self, name: str, hook: Hook, room: Room | None, args: tuple[Any, ...], timeout: float | None
@@ -364,24 +383,14 @@ class Supervised:
         limit, setting = self.timeout or float("inf"), self.timeout_setting
         if timeout is not None and timeout < limit:
             limit, setting = timeout, ""
-        answer: Any = None
-        with trio.move_on_after(limit) as deadline:
-            try:
-                answer = await (hook(*args) if room is None else hook(room, *args))
-            except Exception as problem:
-                self.faults.raise_for(name, room, problem)
-            except BaseExceptionGroup as group:
-                self.faults.raise_rest(name, room, group)
-        if deadline.cancelled_caught:
-            if self.faults.may_trace(f"{name} deadline"):
-                log.warning(
-                    "plugin %s: %s%s took longer than %g s", self.title, name,
-                    f" in room {room.name}" if room is not None else "", limit,
-                    extra=self.faults.fields(name, room),
-                )  # fmt: skip
-            why = f"the plugin did not answer within {limit:g} s"
-            raise self.faults.sign(Refused("timeout", why, setting=setting or None), room)
-        return answer
+        return await awaited(self.faults, self.title, name, hook, room, args, limit, setting)
+
+    def _take_turns(self) -> None:
+        """Its hooks are called in their turn, or at once. May come from the watchdog's thread."""
+        on = self.turns.on and not self.faults.off
+        self.join_is_async = self._waits["on_join"] or (on and self.has_join)
+        self.leave_is_async = self._waits["on_leave"] or (on and self.has_leave)
+        self.message_is_async = self._waits["on_message"] or (on and self.has_message)
 
     def _answer(self, room: Room, answer: object) -> Payload:
         try:

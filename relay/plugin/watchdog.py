@@ -2,7 +2,8 @@
 
 A thread of its own looks at two marks that the loop leaves behind: a count of the loop's turns (a Trio instrument, two
 calls a turn) and the hook that runs now (one attribute, set by the supervisor). A plugin that holds the loop for too
-long is broken off (interrupt). The one rule: the hot path takes no lock, reads no clock and makes no object for the
+long is broken off (interrupt); one that fills the loop's time with slow calls takes turns from then on (turns). The one
+rule: the hot path takes no lock, reads no clock and makes no object for the
 watchdog's sake.
 """
 
@@ -13,7 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from types import FrameType, TracebackType
 from typing import Final, TypeAlias
 
@@ -21,6 +24,7 @@ import trio
 
 from relay.counters import Counters
 from relay.plugin.interrupt import Interrupt
+from relay.plugin.turns import Turns
 
 log = logging.getLogger("relay.plugin")
 
@@ -32,14 +36,29 @@ State: TypeAlias = "tuple[int, Mark | None, int]"
 
 
 class Mark:
-    """One synchronous hook of one plugin. `calls` tells one call from the next, so that no clock is read for each."""
+    """One synchronous hook of one plugin. `calls` tells one call from the next, so that no clock is read for each;
+    `turns` is where its calls wait for each other if they are slow.
+    """
 
-    __slots__ = ("calls", "hook", "plugin")
+    __slots__ = ("calls", "hook", "plugin", "turns")
 
-    def __init__(self, plugin: str, hook: str) -> None:
+    def __init__(self, plugin: str, hook: str, turns: Turns | None = None) -> None:
         self.plugin = plugin
         self.hook = hook
         self.calls = 0
+        self.turns = turns
+
+
+@dataclass(slots=True, frozen=True)
+class Look:
+    """What the watchdog has seen at one time: for how long the loop had waited by then, and how often each hook was
+    called.
+    """
+
+    when: float
+    slept: float
+    marks: list[Mark]
+    calls: list[int]
 
 
 class Spell:
@@ -66,7 +85,8 @@ class Watchdog(trio.abc.Instrument):
 
     After `interrupt` seconds (0: never) what a plugin does is broken off: an exception is raised in its code. The
     seconds are those of one call, or of all that the plugin's own code does while the loop never waits and has time for
-    little else: a thousand hooks of a millisecond hold it as well as one of a second does.
+    little else: a thousand timers of a millisecond hold it as well as one of a second does. Calls that take turns do
+    not count: others are served between them. `slow` seconds a call, on average, make a plugin take turns; 0: never.
     `current` is the mark of the hook that runs now; whoever sets it puts back what was there. `clock` is in seconds,
     and real.
     """
@@ -77,6 +97,7 @@ class Watchdog(trio.abc.Instrument):
         stall: float,
         *,
         interrupt: float = 0.0,
+        slow: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.current: Mark | None = None
@@ -87,7 +108,11 @@ class Watchdog(trio.abc.Instrument):
         self._files: dict[str, str] = {}  # a plugin's source file -> the plugin: names async hooks and background tasks
         self._known: dict[str, dict[str, None]] = {}  # all plugins of a file
         self._interrupt_after = interrupt
+        self._slow = slow
         self._interrupt = Interrupt(self._files)
+        self._marks: list[Mark] = []
+        self._timing = False  # so few calls that they may be slow: how long the loop waits is measured
+        self._slept = self._sleeps_since = 0.0
         self._turns = 0
         self._idle = True
         self._loop = 0
@@ -110,6 +135,13 @@ class Watchdog(trio.abc.Instrument):
             else:
                 del self._known[file], self._files[file]
         self._stalls.pop(plugin, None)
+        self._marks = [mark for mark in self._marks if mark.plugin != plugin]
+
+    def mark(self, plugin: str, hook: str, turns: Turns) -> Mark:
+        """For one hook of one plugin, which takes turns there if its calls are slow."""
+        mark = Mark(plugin, hook, turns)
+        self._marks.append(mark)
+        return mark
 
     def __enter__(self) -> Watchdog:
         if self.stall > 0:
@@ -136,10 +168,21 @@ class Watchdog(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         self._idle = True
+        if self._timing:
+            self._sleeps_since = self._clock()
 
     def after_io_wait(self, timeout: float) -> None:
         self._turns += 1
         self._idle = False
+        since = self._sleeps_since
+        if since:
+            self._sleeps_since = 0.0
+            self._slept += self._clock() - since
+
+    def _slept_by(self, now: float) -> float:
+        """Seconds for which the loop has waited since it is timed."""
+        since = self._sleeps_since
+        return self._slept + (max(0.0, now - since) if since else 0.0)
 
     def state(self) -> State:
         """What the loop is doing: the turn, the hook, which call of it. Seen twice, nothing has happened between."""
@@ -150,16 +193,22 @@ class Watchdog(trio.abc.Instrument):
         """The thread. A state seen unchanged for `stall` seconds is a stall; it is told once."""
         spell = Spell(self._clock())
         seen: State | None = None
+        last: Look | None = None
         since = 0.0
         told = False
         while not self._done.wait(SOON if spell.used_up else self.stall / 2):
             state = self.state()
             now = self._clock()
+            if self._slow:
+                marks = self._marks
+                look = Look(now, self._slept_by(now), marks, [mark.calls for mark in marks])
+                self._look_for_slow_calls(last, look)
+                last = look
             if self._idle:
                 seen, spell = None, Spell(now)
                 continue
             if self._interrupt_after:
-                spent = spell.spend(self._interrupt.working(self._loop), now)
+                spent = spell.spend(self._working(state, seen), now)
                 spell.used_up = spent >= self._interrupt_after
                 if spell.used_up:
                     state = self.state()
@@ -176,6 +225,34 @@ class Watchdog(trio.abc.Instrument):
                 self._tell(state[1], now - since)
             if self._interrupt_after and now - since >= self._interrupt_after:
                 self._interrupt.strike(state, self._loop, partial(self._is_over, state))
+
+    def _working(self, state: State, seen: State | None) -> str:
+        """The plugin that holds the loop now; not one that is called in its turn, unless that call does not end."""
+        mark = state[1]
+        if mark is not None and mark.turns is not None and mark.turns.inside and state != seen:
+            return ""
+        return self._interrupt.working(self._loop)
+
+    def _look_for_slow_calls(self, before: Look | None, look: Look) -> None:
+        """Was most of the time between two looks taken by slow calls?
+
+        What runs at the moment of a look says nothing about which plugin is slow: this thread gets the interpreter
+        when the loop's thread waits for a socket, between two calls. So the plugin with the most calls is taken; if it
+        is not slow, that is found out when its calls are measured (turns), and the next one is taken.
+        """
+        if before is None or before.marks is not look.marks:
+            return
+        since = look.when - before.when
+        calls = [now - then for now, then in zip(look.calls, before.calls, strict=False)]
+        most = sum(calls) * self._slow  # what these calls may have taken
+        timed, self._timing = self._timing, 0 < most <= since
+        busy = since - (look.slept - before.slept)
+        if not (timed and self._timing) or busy < max(most, since / 2):
+            return
+        for count, mark in sorted(zip(calls, look.marks, strict=False), key=itemgetter(0), reverse=True):
+            if count and mark.turns is not None and not mark.turns.cleared:
+                mark.turns.begin()
+                return
 
     def _is_over(self, state: State) -> bool:
         return self._done.is_set() or self.state() != state

@@ -85,7 +85,8 @@ def assemble(loaded: LoadedConfig, spawn: Spawn) -> Assembly:
     config = loaded.config
     channels = Channels(config.channels)
     counters = Counters()
-    watchdog = Watchdog(counters, config.supervision.stall, interrupt=config.supervision.interrupt)
+    supervision = config.supervision
+    watchdog = Watchdog(counters, supervision.stall, interrupt=supervision.interrupt, slow=supervision.slow_hook)
     decisions = Decisions(config.internal.recent_decisions, time.time)
     founder = Founder(config, channels, counters, watchdog, decisions, spawn)
     problems = []

@@ -39,6 +39,7 @@ from relay.rooms.journal import Journal
 from relay.session import joining, patterns
 from relay.session.services import KeyFetch, Services
 from relay.session.timers import Timer, Timers, Wheel
+from relay.session.turns import tell_of_turns
 from relay.session.work import Spawn
 
 
@@ -145,7 +146,11 @@ class Founder:
             raise ConfigError([replace(problem, key=before + problem.key) for problem in error.problems]) from None
 
     def let_hear(self, services: Services) -> None:
-        """Plugins that ask for it hear of what is decided in their tenant."""
+        """Plugins that ask for it hear of what is decided in their tenant; and the tenant hears of those that take
+        turns.
+        """
+        for plugin in services.plugins:
+            tell_of_turns(services, plugin)
         listeners = [plugin.decisions for plugin in services.plugins if plugin.hears_decisions]
         decisions = services.decisions
         if decisions.feed is not None:

@@ -141,7 +141,8 @@ async def test_the_same_class_works_in_a_process_of_its_own(tmp_path: Path) -> N
             assert (wrong["code"], "plus" in wrong["message"]) == ("bad_request", True)
             bug = await ask(ann, t="publish", room="far:a", data="bug")
             assert bug["code"] == "internal"
-            assert "a bug far away" in relay.log
+            while "a bug far away" not in relay.log:  # noqa: ASYNC110 - another process writes it
+                await trio.sleep(0.01)
             async with v1(relay, "mallory") as mallory:
                 banned = await ask(mallory, t="join", room="far:a")
                 assert (banned["code"], banned["retry_after"]) == ("banned", 3)

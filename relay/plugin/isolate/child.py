@@ -17,6 +17,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +31,9 @@ from relay.plugin.api import Arrival, Plugin, WebRequest
 from relay.plugin.calls import typed_calls
 from relay.plugin.faults import refusal
 from relay.plugin.isolate.far import FarPeer, FarRelay, FarRoom, Say
+from relay.plugin.isolate.pipe import Pipe
 from relay.plugin.isolate.process import bound_memory
 from relay.plugin.isolate.wire import (
-    Frames,
-    frame,
     packed,
     packed_message,
     unpacked,
@@ -43,26 +43,20 @@ from relay.plugin.isolate.wire import (
 from relay.plugin.loader import find
 from relay.plugin.web import as_response, pages
 
-READ: Final = 65536
 LONGEST_TRACEBACK: Final = 8000  # characters
 
 
 class Host:
     """The plugin, and what it is told."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._out = bytearray()
-        self._more = trio.Event()
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self.say: Say = pipe.say
         self.rooms: dict[str, FarRoom] = {}
         self._channels: list[str] = []
         self._early: list[Callable[[], Awaitable[None]]] = []
         self._nursery: trio.Nursery | None = None
         self.plugin: Plugin
-
-    def say(self, *words: Any) -> None:
-        self._out += frame(*words)
-        self._more.set()
 
     def begin(self, task: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:
@@ -72,26 +66,22 @@ class Host:
 
     async def run(self) -> None:
         """Until the relay has gone."""
-        frames = Frames()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            try:
-                while data := await self._stream.receive_some(READ):
-                    for words in frames.feed(bytes(data)):
-                        if words[0] == "init":
-                            if not self._make(*words[1:]):
-                                await self._flush()
-                                return
-                            self._nursery = nursery
-                            for task in self._early:
-                                nursery.start_soon(task)
-                            nursery.start_soon(self.guarded, self.plugin.run)
-                        else:
-                            self._take(words)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            finally:
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery, aclosing(self._pipe.batches()) as batches:
+            nursery.start_soon(self._pipe.write)
+            async for batch in batches:
+                for words in batch:
+                    if words[0] == "init":
+                        if not self._make(*words[1:]):
+                            await self._pipe.drain()
+                            nursery.cancel_scope.cancel()
+                            return
+                        self._nursery = nursery
+                        for task in self._early:
+                            nursery.start_soon(task)
+                        nursery.start_soon(self.guarded, self.plugin.run)
+                    else:
+                        self._take(words)
+            nursery.cancel_scope.cancel()
 
     def _make(
         self, name: str, tenant: str, source: str, wanted: str, settings: Any, memory_bytes: int, channels: list[str]
@@ -116,19 +106,6 @@ class Host:
         self._pages = pages(self.plugin)
         self.say("ready")
         return True
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                await self._more.wait()
-                self._more = trio.Event()
-                await self._flush()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-    async def _flush(self) -> None:
-        data, self._out = self._out, bytearray()
-        await self._stream.send_all(data)
 
     def _take(self, words: list[Any]) -> None:
         match words:
@@ -297,9 +274,7 @@ def _response(value: Any) -> list[Any]:
 
 
 async def main(descriptor: int) -> None:
-    ours = socket.socket(fileno=descriptor)
-    async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
-        await Host(stream).run()
+    await Host(Pipe(socket.socket(fileno=descriptor))).run()
 
 
 if __name__ == "__main__":

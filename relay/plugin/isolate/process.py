@@ -14,14 +14,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 import trio
 
 from relay.errors import Refused
-from relay.plugin.isolate.wire import Broken, Frames, frame
+from relay.plugin.isolate.pipe import Pipe
+from relay.plugin.isolate.wire import Broken, frame
 from relay.plugin.loader import LoadedPlugin
 
 log = logging.getLogger("relay.plugin")
@@ -50,8 +51,7 @@ class Process:
         self._source = source
         self._loaded = loaded
         self._obey = obey
-        self._out = bytearray()
-        self._more = trio.Event()
+        self._pipe: Pipe
         self._waiting: dict[int, tuple[trio.Event, list[Any]]] = {}
         self._number = 0
         self._heard = 0.0
@@ -62,7 +62,7 @@ class Process:
     async def running(self) -> AsyncIterator[None]:
         """Starts it and waits until it is ready. Raises Ended when it cannot."""
         ours, theirs = socket.socketpair()
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        pipe = self._pipe = Pipe(ours)
         with theirs:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "relay.plugin.isolate.child", str(theirs.fileno())],
@@ -77,8 +77,8 @@ class Process:
             async with trio.open_nursery() as nursery:
                 ready = trio.Event()
                 self._heard = trio.current_time()
-                nursery.start_soon(self._read, stream, ready)
-                nursery.start_soon(self._write, stream)
+                nursery.start_soon(self._read, pipe, ready)
+                nursery.start_soon(pipe.write)
                 nursery.start_soon(self._tell_stderr, process)
                 nursery.start_soon(self._wait, process)
                 self.say("init", *self._first())
@@ -93,7 +93,7 @@ class Process:
         finally:
             self._end("the relay ends it")
             with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
+                pipe.close()
                 await _stop(process)
 
     def _first(self) -> list[Any]:
@@ -122,10 +122,9 @@ class Process:
     def say(self, *words: Any) -> None:
         """Raises Refused when too much waits for it."""
         said = frame(*words)
-        if len(self._out) + len(said) > QUEUE:
+        if self._pipe.waiting + len(said) > QUEUE:
             raise Refused("unavailable", "the plugin's process does not keep up", retry_after=1.0)
-        self._out += said
-        self._more.set()
+        self._pipe.put(said)
 
     async def ask(self, hook: str, *more: Any) -> Any:
         """Its answer. Raises Refused as the plugin did, Fault for what else it raised."""
@@ -152,20 +151,18 @@ class Process:
                 raise fault
         raise Refused("unavailable", "the plugin's process has ended", retry_after=1.0)
 
-    async def _read(self, stream: trio.SocketStream, ready: trio.Event) -> None:
-        frames = Frames()
+    async def _read(self, pipe: Pipe, ready: trio.Event) -> None:
         try:
-            while data := await stream.receive_some(READ):
-                for count, words in enumerate(frames.feed(bytes(data)), 1):
+            async with aclosing(pipe.batches()) as batches:
+                async for batch in batches:
                     self._heard = trio.current_time()
-                    self._take(words, ready)
-                    if count % A_TURN == 0:
-                        await trio.lowlevel.checkpoint()
+                    for count, words in enumerate(batch, 1):
+                        self._take(words, ready)
+                        if count % A_TURN == 0:
+                            await trio.lowlevel.checkpoint()
             self._end("it ended")
         except Broken as broken:
             self._end(f"it sent nonsense: {broken}")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end("it ended")
 
     def _take(self, words: list[Any], ready: trio.Event) -> None:
         kind = words[0]
@@ -182,16 +179,6 @@ class Process:
             logging.getLogger(f"relay.plugin.{self.name}").log(int(words[1]), "%s", words[2])
         elif kind != "pong":
             self._obey(words)
-
-    async def _write(self, stream: trio.SocketStream) -> None:
-        try:
-            while True:
-                await self._more.wait()
-                self._more = trio.Event()
-                data, self._out = self._out, bytearray()
-                await stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._end("it ended")
 
     async def _ping(self) -> None:
         while True:

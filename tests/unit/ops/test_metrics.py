@@ -65,6 +65,7 @@ def counted() -> Counters:
     counters.plugin_failures["chat"] = 7
     counters.plugin_refusals["chat"] = 8
     counters.plugin_stalls["chat"] = 9
+    counters.plugin_waits["chat"] = 4
     counters.reloads["ok"] = 10
     counters.tokens["renewed"] = 12
     counters.urgent_late["urgent"] = 11

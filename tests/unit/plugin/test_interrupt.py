@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+import relay
 from relay.config.schema import Supervision, default_channels
 from relay.counters import Counters
 from relay.delivery.channels import Channels
@@ -16,6 +19,7 @@ from relay.model import Message, Payload
 from relay.plugin.api import Peer, Plugin, Room
 from relay.plugin.crew import run_all
 from relay.plugin.faults import Faults, Interrupted
+from relay.plugin.interrupt import Interrupt
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.supervisor import Supervised
 from relay.plugin.watchdog import Watchdog
@@ -85,6 +89,38 @@ async def test_a_sync_hook_that_does_not_return_is_broken_off(how: str) -> None:
         await trio.lowlevel.checkpoint()
         assert room.offset == hub.published, "the relay's own state is whole"
     assert counters.plugin_stalls["hog"] >= 1
+
+
+OURS = """
+import os, signal
+def work(done):
+    os.kill(os.getpid(), signal.SIGURG)  # arrives here, in the middle of it
+    for number in range(1000):
+        done.append(number)
+"""
+
+
+def test_what_the_relay_does_for_a_plugin_is_done_to_its_end_and_the_plugins_next_line_is_not() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(OURS, str(Path(relay.__file__).parent / "work.py"), "exec"), names)
+    done: list[int] = []
+    went_on = False
+    interrupt = Interrupt({__file__: "hog"})
+    interrupt.install(lambda: "the call")
+    try:
+        interrupt._condemned = "the call"
+        with pytest.raises(Interrupted):  # noqa: PT012 - it is the second line that raises
+            names["work"](done)
+            went_on = True
+        assert (len(done), went_on, sys.gettrace()) == (1000, False, None)
+        interrupt._condemned = "the call"
+        interrupt._state = lambda: "the call" if len(done) < 2000 else "another call"
+        names["work"](done)
+        went_on = True  # it was over by then
+        assert sys.gettrace() is None
+    finally:
+        interrupt.remove()
+    assert went_on
 
 
 async def test_a_background_task_that_does_not_return_is_broken_off() -> None:

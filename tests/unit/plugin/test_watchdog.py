@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from relay.counters import Counters
-from relay.plugin.api import Message, Peer, Plugin, Room
+from relay.plugin.api import Message, Payload, Peer, Plugin, Room
 from relay.plugin.testing import PluginTester
 from relay.plugin.watchdog import ITSELF, Mark, Watchdog
 
@@ -182,3 +182,42 @@ async def test_a_hook_that_fails_gives_the_mark_back() -> None:
         with pytest.raises(Exception, match="forbidden"):
             await ann.publish("hi")
         assert tester.supervised._watchdog.current is mark
+
+
+async def test_a_plugin_that_fills_the_time_with_slow_calls_takes_turns() -> None:
+    class Slow(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            time.sleep(0.002)
+
+    assert await takes_turns(Slow, 5.0)
+
+
+async def test_quick_calls_are_made_at_once_however_many_there_are() -> None:
+    class Quick(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None: ...
+
+    assert not await takes_turns(Quick, 10 * STALL)
+
+
+async def test_slow_calls_that_leave_the_loop_time_to_wait_are_made_at_once() -> None:
+    class Rare(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None:
+            time.sleep(0.002)
+
+    assert not await takes_turns(Rare, 0.5, stall=0.2, pause=0.05)
+
+
+async def takes_turns(plugin: type[Plugin], seconds: float, *, stall: float = STALL, pause: float = 0.0) -> bool:
+    """Whether it does so within so many seconds of calls."""
+    async with PluginTester(plugin) as tester:
+        ann: Any = await tester.join("a", "ann")
+        supervised = tester.supervised
+        watchdog = supervised._watchdog = Watchdog(tester.counters, stall, slow=0.001)
+        supervised._mark_message = watchdog.mark("it", "on_message", supervised.turns)
+        room, message = tester.room("a"), Message("a", Payload.of("hi"), "ann")
+        with watchdog:
+            until = time.monotonic() + seconds
+            while not supervised.turns.on and time.monotonic() < until:
+                supervised.message(room, ann, message)
+                await trio.sleep(pause)
+        return supervised.turns.on
