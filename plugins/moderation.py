@@ -97,6 +97,18 @@ class Moderation(Plugin):
     def on_reload(self, before: Any) -> None:
         self._sentences, self._slow = before._sentences, before._slow
 
+    def on_renamed(self, was: str, name: str) -> None:
+        """Whoever is banned from a room is banned from it, whatever it is called."""
+        moved = [one for one in self._sentences.values() if one.room == was]
+        for one in moved:
+            del self._sentences[one.what, was, one.subject]
+            self._sentences[one.what, name, one.subject] = msgspec.structs.replace(one, room=name)
+        slow = self._slow.pop(was, None)
+        if slow is not None:
+            self._slow[name] = slow
+        if moved or slow is not None:
+            self._changed.set()
+
     def filter_join(self, room: Room, peer: Peer) -> None:
         self._check("ban", room, peer)
 

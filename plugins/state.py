@@ -108,6 +108,10 @@ class State(Plugin):
             self._kept_bytes += shelf.bytes
             self._forget(now)
 
+    def on_renamed(self, was: str, name: str) -> None:
+        if was in self._kept:  # those that begin to be forgotten at the same time keep their order
+            self._kept = {name if one == was else one: shelf for one, shelf in self._kept.items()}
+
     async def run(self) -> None:
         while self.settings.keep_seconds:
             await trio.sleep(self.settings.keep_seconds)

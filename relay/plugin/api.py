@@ -167,6 +167,13 @@ class Plugin:
     def on_empty(self, room: Room) -> None:
         """The room's last member has left; the room is forgotten. Never async."""
 
+    def on_renamed(self, was: str, name: str) -> None:
+        """A room of the plugin's, or one that it stands in front of, has another name, open or not. Never async.
+
+        An open room has it already, and its `state` has moved along; what the plugin keeps by a room's name it moves
+        here. Where the new name has other filters than the old one, those of both are told.
+        """
+
     def on_join(self, room: Room, peer: Peer) -> Awaitable[None] | None:
         """May a connection join? Raise Refused if not. It is in the room once this returns."""
         return None

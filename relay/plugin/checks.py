@@ -22,7 +22,9 @@ from relay.plugin.web import check_page, is_page
 HOOKS: Final = tuple(name for name, value in vars(Plugin).items() if inspect.isfunction(value) and name[0] != "_")
 """All hooks, and `run`."""
 
-SYNC_ONLY: Final = frozenset({"on_open", "on_empty", "on_reload", "on_joined", "filter_joined", "on_decisions"})
+SYNC_ONLY: Final = frozenset(
+    {"on_open", "on_empty", "on_renamed", "on_reload", "on_joined", "filter_joined", "on_decisions"}
+)
 SLIP: Final = 0.85  # of difflib's ratio: above it a public method's name is a hook's name, mistyped
 
 COMMON: Final = frozenset(PluginTable.__struct_fields__)

@@ -115,6 +115,7 @@ class Supervised:
         self.has_run = overrides(type(plugin), "run")
         self._has_open = overrides(type(plugin), "on_open")
         self._has_empty = overrides(type(plugin), "on_empty")
+        self._has_renamed = overrides(type(plugin), "on_renamed")
         self.has_join, self._on_join = self._hook("on_join")
         self.has_joined, self._on_joined = self._hook("on_joined")
         self.has_leave, self._on_leave = self._hook("on_leave")
@@ -188,6 +189,19 @@ class Supervised:
         """The room has another name. The plugin's own `state` of it is where it was."""
         self.rooms.pop(old, None)
         self.rooms[room.name] = room
+
+    @property
+    def all(self) -> tuple[Supervised, ...]:
+        """As of a filtered room: all plugins that it has to do with."""
+        return (self,)
+
+    def moved(self, old: str, new: str) -> None:
+        """Raises nothing: the room has its new name already."""
+        if self._has_renamed and not self.faults.off:
+            try:
+                self.inline(self.mark("on_renamed"), self.plugin.on_renamed, None, old, new)
+            except Refused:
+                pass
 
     # Called by a connection. Each raises Refused and nothing else.
 

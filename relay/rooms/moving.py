@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from relay.errors import Refused
 from relay.rooms.delta import forget_room
-from relay.rooms.room import Room, RoomRule
+from relay.rooms.room import Handler, Room, RoomRule
 
 if TYPE_CHECKING:
     from relay.rooms.history import History
@@ -42,6 +42,7 @@ def rename(hub: Hub, old: str, new: str) -> Room | None:
         assert record is not None
         _relabel(record.history, new)
         hub.archive.sleep(new, record)
+        _say_it(before, owner, old, new)
         return None
     if rule.wildcards:
         hub.watching.freed(room)
@@ -62,6 +63,7 @@ def rename(hub: Hub, old: str, new: str) -> Room | None:
     room.handler.renamed(room, old)
     if rule.wildcards:
         hub.watching.opened(room)
+    _say_it(before, owner, old, new)
     return room
 
 
@@ -74,6 +76,13 @@ def tell(hub: Hub, room: Room, old: str) -> None:
                 hub.on_renamed(peer, room, old)
         room.holds -= 1
         hub.free_if_empty(room)
+
+
+def _say_it(before: tuple[RoomRule, Handler] | None, owner: tuple[RoomRule, Handler], old: str, new: str) -> None:
+    """To each plugin that has to do with either name."""
+    handlers = [owner[1]] if before is None else [before[1], owner[1]]
+    for one in dict.fromkeys(one for handler in handlers for one in handler.all):
+        one.moved(old, new)
 
 
 def _relabel(history: History | None, name: str) -> None:

@@ -7,7 +7,7 @@ which keeps both maps; a Room is what a plugin sees.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -307,6 +307,14 @@ class Handler(Protocol):
     def opened(self, room: Room) -> None: ...
     def freed(self, room: Room) -> None: ...
     def renamed(self, room: Room, old: str) -> None: ...
+    @property
+    def all(self) -> Iterable[Mover]: ...
+
+
+class Mover(Protocol):
+    """Who has to do with a room, and hears once that it has another name, be it open or asleep."""
+
+    def moved(self, old: str, new: str) -> None: ...
 
 
 Router = Callable[[str], tuple[RoomRule, Handler] | None]

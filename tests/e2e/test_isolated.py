@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.e2e.clients import TrioClient, trio_client
-from tests.e2e.harness import RelayProcess, request, running_relay
+from tests.e2e.harness import RelayProcess, bearer, request, running_relay
 
 pytestmark = pytest.mark.e2e
 
@@ -155,6 +155,24 @@ async def test_the_same_class_works_in_a_process_of_its_own(tmp_path: Path) -> N
             assert (await request(relay, "/plugins/far/hi?who=you")).json() == {"hi": "you"}
             metrics = (await request(relay, "/metrics", internal=True)).body.decode()
             assert 'relay_plugin_far_said_total{how="plainly",plugin="far"} 1.0' in metrics
+
+
+async def test_a_room_that_is_renamed_is_the_same_room_far_away(tmp_path: Path) -> None:
+    key = "a-key-for-the-operator"
+    config = far_relay(tmp_path) | {"internal": {"api_keys": [key]}}
+    with trio.fail_after(PATIENCE):
+        async with running_relay(tmp_path, config) as relay, v1(relay, "ann") as ann, v1(relay, "bob") as bob:
+            assert (await joined(ann, "far:a"))["t"] == "ok"
+            await joined(bob, "far:a")
+            assert (await ask(ann, t="publish", room="far:a", data="one"))["t"] == "ok"
+            body = json.dumps({"to": "far:b"}).encode()
+            way = "/api/v1/rooms/far:a/rename"
+            renamed = await request(relay, way, bearer(key), method="POST", internal=True, body=body)
+            assert renamed.status == 200
+            assert (await ask(ann, t="publish", room="far:b", data="two"))["t"] == "ok"
+            await until(bob, lambda said: said.get("data") == "two")
+            counted = (await ask(bob, t="call", room="far:b", method="count"))["data"]
+            assert (counted["lines"], counted["here"]) == (2, 2)
 
 
 @pytest.mark.parametrize("how", ["die", "spin", "eat"])

@@ -119,6 +119,12 @@ class Host:
                 room = self.rooms.pop(name, None)
                 if room is not None:
                     self._guarded_now(self.plugin.on_empty, room)
+            case ["renamed", was, name]:
+                room = self.rooms.pop(was, None)
+                if room is not None:
+                    room.name = name
+                    self.rooms[name] = room
+                self._guarded_now(self.plugin.on_renamed, was, name)
             case ["member", name, session, subject]:
                 if name in self.rooms:
                     self.rooms[name].members[session] = FarPeer(self.say, session, subject)

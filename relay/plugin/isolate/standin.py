@@ -91,6 +91,9 @@ class Standin(Plugin):
     def on_empty(self, room: Room) -> None:
         self._say("empty", room.name)
 
+    def on_renamed(self, was: str, name: str) -> None:
+        self._say("renamed", was, name)
+
     def on_joined(self, room: Room, peer: Peer) -> None:
         self._peers[peer.session] = peer
         self._places[peer.session] = self._places.get(peer.session, 0) + 1

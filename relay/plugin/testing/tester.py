@@ -31,6 +31,7 @@ from relay.plugin.testing.member import Member
 from relay.plugin.testing.transcript import Transcript, difference
 from relay.plugin.watchdog import Watchdog
 from relay.rooms.hub import Hub
+from relay.rooms.moving import rename
 from relay.rooms.room import Room
 
 START: Final = 1_800_000_000.0  # Unix time at which every test begins
@@ -163,6 +164,10 @@ class PluginTester:
     def room(self, name: str) -> Room:
         """An open room. Raises KeyError while there is none."""
         return self.hub.rooms[name]
+
+    def rename(self, room: str, name: str) -> None:
+        """Gives a room, open or remembered, another name, as the API does. Raises Refused."""
+        rename(self.hub, room, name)
 
     def now(self) -> float:
         """Unix time in the test, seconds: moved by `advance`, and by Trio's MockClock if there is one."""

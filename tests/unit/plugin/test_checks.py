@@ -25,8 +25,8 @@ def made(**members: Any) -> type[Plugin]:
 
 def test_the_hooks_are_those_of_the_api() -> None:
     assert HOOKS == (
-        "on_connect", "on_disconnect", "on_decisions", "on_reload", "on_open", "on_empty", "on_join", "on_joined",
-        "on_leave", "on_message", "on_call", "run",
+        "on_connect", "on_disconnect", "on_decisions", "on_reload", "on_open", "on_empty", "on_renamed", "on_join",
+        "on_joined", "on_leave", "on_message", "on_call", "run",
         "filter_join", "filter_joined", "filter_leave", "filter_message", "filter_call",
     )  # fmt: skip
 
@@ -35,6 +35,7 @@ def test_a_plugin_with_every_hook_is_accepted() -> None:
     class Good(Plugin):
         def on_open(self, room: Room) -> None: ...
         def on_empty(self, room: Room) -> None: ...
+        def on_renamed(self, was: str, name: str) -> None: ...
         async def on_join(self, room: Room, peer: Peer) -> None: ...
         def on_leave(self, room: Room, peer: Peer) -> None: ...
         def on_message(self, room: Room, sender: Peer, message: Message) -> None: ...
@@ -97,7 +98,7 @@ def test_arguments_may_have_other_names_and_more_may_be_taken() -> None:
     assert check_class(made(on_message=on_message, on_join=lambda self, *args: None)) == []
 
 
-@pytest.mark.parametrize("hook", ["on_open", "on_empty"])
+@pytest.mark.parametrize("hook", ["on_open", "on_empty", "on_renamed"])
 def test_the_hooks_that_the_hub_calls_cannot_be_async(hook: str) -> None:
     async def later(self: Any, room: Room) -> None: ...
 

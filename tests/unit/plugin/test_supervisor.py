@@ -177,6 +177,26 @@ async def test_on_empty_comes_after_the_last_on_leave() -> None:
     assert told == ["open", "join", "leave", "empty"]
 
 
+async def test_a_new_name_is_told_for_open_and_for_remembered_rooms_and_a_failure_changes_nothing() -> None:
+    told: list[tuple[str, str]] = []
+
+    def on_renamed(self: Any, was: str, name: str) -> None:
+        told.append((was, name))
+        raise RuntimeError
+
+    plugin = made(on_renamed=on_renamed, on_message=lambda self, room, sender, message: room.broadcast(message))
+    async with PluginTester(plugin, history=10) as tester:
+        ann = await tester.join("a", "ann")
+        await ann.publish("hi")
+        tester.rename("a", "b")
+        assert "ann" in tester.room("b")
+        await ann.disconnect()
+        tester.rename("b", "c")
+        assert (await tester.join("c", "bob", last=10)).received == ["hi"]
+        assert told == [("a", "b"), ("b", "c")]
+        assert len(tester.failures) == 2
+
+
 async def test_a_hook_that_is_not_overridden_is_marked_so() -> None:
     async with PluginTester(made(on_message=accept_any)) as tester:
         plugin = tester.supervised

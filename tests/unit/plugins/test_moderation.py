@@ -47,6 +47,23 @@ async def test_who_is_muted_hears_and_says_nothing_until_it_is_over(wall: list[f
         assert ann.received == ["sorry"]
 
 
+async def test_a_room_takes_its_bans_and_its_slow_mode_to_its_new_name() -> None:
+    async with moderated() as tester:
+        mod = await tester.join("a", "mod")
+        await mod.call("moderation.ban", {"subject": "bob", "reason": "spam"})
+        await mod.call("moderation.mute", {"subject": "ann", "reason": "loud"})
+        await mod.call("moderation.slow", {"seconds": 60})
+        tester.rename("a", "b")
+        with pytest.raises(Refused, match="banned"):
+            await tester.join("b", "bob")
+        with pytest.raises(Refused, match="muted"):
+            await (await tester.join("b", "ann")).publish("but")
+        listed = await mod.call("moderation.list", room="b")
+        assert ({one["subject"] for one in listed["sentences"]}, listed["slow"]) == ({"ann", "bob"}, 60)
+        assert await (await tester.join("b", "mod")).call("moderation.unban", {"subject": "bob"}) is True
+        await tester.join("b", "bob")
+
+
 async def test_who_is_banned_is_put_out_and_stays_out() -> None:
     async with moderated() as tester:
         mod, bob, other = [await tester.join("a", name) for name in ("mod", "bob", "bob")]

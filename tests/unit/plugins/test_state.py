@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -186,6 +187,17 @@ async def test_an_empty_room_is_remembered_for_a_while(autojump_clock: MockClock
         await trio.sleep(21)
         assert tester.plugin._kept == {}, "what is over is let go of, even if nobody comes"
         assert snapshot(await tester.join("s", "carl")) == {}
+
+
+async def test_an_empty_room_that_is_renamed_takes_along_what_it_holds(autojump_clock: MockClock) -> None:
+    async with PluginTester(State, settings={"keep_seconds": 1000.0}, history=10) as tester:
+        for room in "ab":
+            ann = await tester.join(room, "ann")
+            await ann.publish({"set": room}, key="k")
+            await ann.disconnect()
+        tester.rename("a", "c")
+        assert list(tester.plugin._kept) == ["c", "b"]
+        assert await (await tester.join("c", "bob")).call("get", {"key": "k"}) == {"value": "a", "version": ANY}
 
 
 async def test_empty_rooms_take_a_bounded_number_of_bytes_the_oldest_go_first(autojump_clock: MockClock) -> None:

@@ -47,6 +47,7 @@ class Notes:
 
     refuse = ""
     has_joined = False
+    all = ()
 
     def __init__(self) -> None:
         self.opened_rooms: list[str] = []
