@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import trio
 
 from relay.errors import Refused
+from relay.model import Payload
 from relay.plugin.api import Plugin
 from relay.plugin.faults import Faults, log
 from relay.rooms.room import Room
@@ -63,6 +64,14 @@ async def awaited(
             )  # fmt: skip
         raise too_late(faults, room, limit, setting)
     return answer
+
+
+def answered(faults: Faults, room: Room, answer: object) -> Payload:
+    """What a call has returned, encoded; what cannot be is the plugin's failure. Raises Refused."""
+    try:
+        return Payload.of(answer)
+    except Exception as problem:
+        faults.raise_for("on_call", room, problem)
 
 
 def too_late(faults: Faults, room: Room | None, limit: float, setting: str) -> Refused:

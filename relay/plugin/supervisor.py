@@ -27,7 +27,7 @@ from relay.plugin.background import Background
 from relay.plugin.calls import Typed, typed_calls
 from relay.plugin.faults import Faults, Schedule
 from relay.plugin.handle import Handle
-from relay.plugin.hooks import FILTERS, TOLD, Hook, awaited, files_of, not_awaited, overrides
+from relay.plugin.hooks import FILTERS, TOLD, Hook, answered, awaited, files_of, not_awaited, overrides
 from relay.plugin.loader import LoadedPlugin
 from relay.plugin.trace import trace
 from relay.plugin.turns import InTurn, Turns
@@ -153,15 +153,6 @@ class Supervised:
     def off(self) -> bool:
         return self.faults.off
 
-    @property
-    def on_failure(self) -> Callable[[str, BaseException], None] | None:
-        """Told of every exception that is no refusal."""
-        return self.faults.on_failure
-
-    @on_failure.setter
-    def on_failure(self, told: Callable[[str, BaseException], None] | None) -> None:
-        self.faults.on_failure = told
-
     # Called by the hub.
 
     def opened(self, room: Room) -> None:
@@ -180,10 +171,7 @@ class Supervised:
         """Raises nothing: the room is gone already."""
         self.rooms.pop(room.name, None)
         if self._has_empty and not self.faults.off:
-            try:
-                self.inline(self.mark("on_empty"), self.plugin.on_empty, room)
-            except Refused:
-                pass
+            self._tell("on_empty", self.plugin.on_empty, room)
 
     def renamed(self, room: Room, old: str) -> None:
         """The room has another name. The plugin's own `state` of it is where it was."""
@@ -198,10 +186,7 @@ class Supervised:
     def moved(self, old: str, new: str) -> None:
         """Raises nothing: the room has its new name already."""
         if self._has_renamed and not self.faults.off:
-            try:
-                self.inline(self.mark("on_renamed"), self.plugin.on_renamed, None, old, new)
-            except Refused:
-                pass
+            self._tell("on_renamed", self.plugin.on_renamed, None, old, new)
 
     # Called by a connection. Each raises Refused and nothing else.
 
@@ -211,10 +196,7 @@ class Supervised:
 
     def joined(self, room: Room, peer: Peer) -> None:
         """Raises nothing: it is in the room already."""
-        try:
-            self.inline(self.mark("on_joined"), self._on_joined, room, peer)
-        except Refused:
-            pass
+        self._tell("on_joined", self._on_joined, room, peer)
 
     def leave(self, room: Room, peer: Peer) -> None:
         if self.has_leave:
@@ -246,7 +228,7 @@ class Supervised:
     def call(self, room: Room, peer: Peer, method: str, data: Payload | None) -> Payload:
         """The answer; None becomes JSON's null. What JSON cannot express is the plugin's failure."""
         answer = self.inline(self.mark("on_call"), self._target(method), room, peer, method, data)
-        return self._answer(room, answer)
+        return answered(self.faults, room, answer)
 
     def offers(self, method: str) -> bool:
         """Whether it has such a method marked with `@call`."""
@@ -276,18 +258,12 @@ class Supervised:
         """It has gone. Raises nothing."""
         if self._waits["on_disconnect"]:
             self.background.spawn(partial(self._on_disconnect, arrival, code))
-            return
-        try:
-            self.inline(self.mark("on_disconnect"), self._on_disconnect, None, arrival, code)
-        except Refused:
-            pass  # nobody can be kept
+        else:
+            self._tell("on_disconnect", self._on_disconnect, None, arrival, code)
 
     def decisions(self, decisions: Sequence[Decision], missed: int) -> None:
         """What was decided lately, wherever. Raises nothing. Told only where `hears_decisions`."""
-        try:
-            self.inline(self.mark("on_decisions"), self._on_decisions, None, decisions, missed)
-        except Refused:
-            pass  # there is nobody to be told
+        self._tell("on_decisions", self._on_decisions, None, decisions, missed)
 
     async def serve(self, page: Page, request: WebRequest) -> WebResponse:
         """A page's answer. Raises Refused."""
@@ -362,6 +338,13 @@ class Supervised:
         finally:
             watchdog.current = before
 
+    def _tell(self, name: str, hook: Hook, room: Room | None, *args: Any) -> None:
+        """A synchronous hook that is told of what has happened: it is too late to refuse, and nobody hears of it."""
+        try:
+            self.inline(self.mark(name), hook, room, *args)
+        except Refused:
+            pass
+
     async def either(self, hook: str, room: Room, *args: Any, timeout: float | None = None) -> Any:
         """A hook of either kind, by one who may wait. Raises Refused."""
         if hook == "on_call":
@@ -388,7 +371,7 @@ class Supervised:
                 await self._in_turn.call(getattr(self, hook.removeprefix("on_")), room, *args, timeout=timeout)
             return None
         if self._call_waits(args[1]):
-            return self._answer(room, await self._await(hook, self._target(args[1]), room, args, timeout))
+            return answered(self.faults, room, await self._await(hook, self._target(args[1]), room, args, timeout))
         return await self._in_turn.call(self.call, room, *args, timeout=timeout)
 
     async def _await(
@@ -405,12 +388,6 @@ class Supervised:
         self.join_is_async = self._waits["on_join"] or (on and self.has_join)
         self.leave_is_async = self._waits["on_leave"] or (on and self.has_leave)
         self.message_is_async = self._waits["on_message"] or (on and self.has_message)
-
-    def _answer(self, room: Room, answer: object) -> Payload:
-        try:
-            return Payload.of(answer)
-        except Exception as problem:
-            self.faults.raise_for("on_call", room, problem)
 
     def _refuse_all(self, *args: object) -> NoReturn:
         raise self.faults.is_off()

@@ -132,7 +132,7 @@ class PluginTester:
             clock=lambda: self.now() - START,
             schedule=self._schedule,
         )
-        supervised.on_failure = lambda hook, problem: self.failures.append(problem)
+        supervised.faults.on_failure = lambda hook, problem: self.failures.append(problem)
         return supervised
 
     def _schedule(self, seconds: float, action: Callable[[], None]) -> _Booked:

@@ -76,7 +76,7 @@ async def test_a_sync_hook_that_does_not_return_is_broken_off(how: str) -> None:
     told: list[BaseException] = []
     with Watchdog(counters, 0.01, interrupt=AFTER) as watchdog:
         plugin, hub = supervised(watchdog, counters)
-        plugin.on_failure = lambda hook, problem: told.append(problem)
+        plugin.faults.on_failure = lambda hook, problem: told.append(problem)
         room = hub.open("r")
         peer: Any = None
         if how == "stubborn":
@@ -128,7 +128,7 @@ async def test_a_background_task_that_does_not_return_is_broken_off() -> None:
     failed = trio.Event()
     with trio.fail_after(20), Watchdog(counters, 0.01, interrupt=AFTER) as watchdog:
         plugin, _ = supervised(watchdog, counters, "spin in run")
-        plugin.on_failure = lambda hook, problem: failed.set() if isinstance(problem, Interrupted) else None
+        plugin.faults.on_failure = lambda hook, problem: failed.set() if isinstance(problem, Interrupted) else None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_all, [plugin])
             await failed.wait()

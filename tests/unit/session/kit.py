@@ -134,7 +134,7 @@ class House:
             loaded, self.hub, counters=self.counters, watchdog=Watchdog(self.counters, 0),
             supervision=Supervision(failures=0), hook_timeout=self.config.timeouts.hook, clock=trio.current_time,
         )  # fmt: skip
-        supervised.on_failure = lambda hook, problem: self.bugs.append(problem)
+        supervised.faults.on_failure = lambda hook, problem: self.bugs.append(problem)
         return supervised
 
     def _spawn(self, job: Callable[[], Awaitable[None]]) -> None:
