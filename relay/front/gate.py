@@ -12,6 +12,7 @@ from relay.errors import Rejected
 from relay.front.refusals import Refusals
 from relay.front.state import State
 from relay.limits.pending import Pending, Place
+from relay.net.sieve import Shut
 from relay.session.services import Services
 
 
@@ -39,14 +40,15 @@ class Gate:
     def crowded(self) -> bool:
         return self._pending.crowded
 
-    def enter(self, address: str, now: float) -> Place | None:
-        """A place for a connection; None: its address is let in no further."""
+    def enter(self, address: str, now: float) -> Place | Shut:
+        """A place for a connection, or for how long its address is let in no further."""
         doors = self._state.rules.doors
         key = ""  # whom a proxy speaks for will be known later
         if not (doors.expects_header(address) or doors.waits_for_head(address)):
             key = self._state.addresses.key(address)
-            if not self._may_enter(key, address, now):
-                return None
+            rejected = self._refuses(key, address, now)
+            if rejected is not None:
+                return Shut(key, rejected.retry_after or 0.0)
         place = self._pending.enter(key, now)
         self._counters.pending = len(self._pending)
         return place
@@ -54,7 +56,7 @@ class Gate:
     def known(self, place: Place, address: str) -> bool:
         """A PROXY header has told the address. False: it is let in no further."""
         key = self._state.addresses.key(address)
-        if not self._may_enter(key, address, trio.current_time()):
+        if self._refuses(key, address, trio.current_time()) is not None:
             return False
         self._pending.move(place, key)
         return True
@@ -73,10 +75,10 @@ class Gate:
         self.leave(place)
         return otherwise
 
-    def _may_enter(self, key: str, address: str, now: float) -> bool:
+    def _refuses(self, key: str, address: str, now: float) -> Rejected | None:
         try:
             self._pending.check(key, now)
         except Rejected as rejected:
             self._refusals.rejected(rejected, address)
-            return False
-        return True
+            return rejected
+        return None

@@ -33,6 +33,7 @@ from relay.net.http import HTTPConnection
 from relay.net.link import Link, given_up_after
 from relay.net.poller import Poller
 from relay.net.routes import Router
+from relay.net.sieve import Shut
 from relay.net.transport import Lost, Transport, reset
 from relay.session.services import Services
 
@@ -61,19 +62,20 @@ class Reception:
 
     # From accept to the first step.
 
-    def take(self, sock: socket.socket, address: str) -> None:
-        """Takes a connection in, unless its address has shown what it will do."""
+    def take(self, sock: socket.socket, address: str) -> Shut | None:
+        """Takes a connection in, unless its address has shown what it will do: then it says for how long not."""
         now = trio.current_time()
         self.services.counters.accepted += 1
         place = self.gate.enter(address, now)
-        if place is None:
+        if isinstance(place, Shut):
             sock.close()
-            return
+            return place
         sock.setblocking(False)
         if self.state.rules.doors.expects_header(address):
             self._errands.header(sock, address, place)
         else:
             self.receive(sock, address, address, place, now)
+        return None
 
     def receive(self, sock: socket.socket, peer: str, source: str, place: Pending, now: float) -> None:
         """`source` is the address that counts, as far as can be told without the request head."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,6 +21,7 @@ from relay.config.address import parse_listen, unix_path
 from relay.errors import ConfigError, ConfigProblem
 from relay.limits.addresses import UNIX
 from relay.net import unix
+from relay.net.sieve import Shut, Sieve, release
 
 log = logging.getLogger("relay.net")
 
@@ -89,20 +91,24 @@ def _listen(family: int, kind: int, protocol: int, address: Any, backlog: int) -
 
 async def accept_from(
     listener: socket.socket,
-    handle: Callable[[socket.socket, str], None],
+    handle: Callable[[socket.socket, str], Shut | None],
     may_accept: Callable[[], Awaitable[None]],
     turned_away: Callable[[str], None] | None = None,
 ) -> None:
     """Hands every connection and its address to `handle`, which must not block. Closes the listener when cancelled.
 
+    Where `handle` says that it has turned a connection away, and would do so with others of its network, these are
+    dropped by the kernel as soon as they are many (sieve).
+
     With `turned_away` a connection that would have one of the last SPARE descriptors is closed at once, and its address
     told: who waited in the backlog instead would neither be served nor know it.
     """
     told = -_TELL_EVERY
+    sieve = Sieve(listener)
     with listener:
         while True:
             await may_accept()
-            await trio.lowlevel.wait_readable(listener)
+            await _connections(listener, sieve)
             for _ in range(ACCEPTS_PER_TURN):
                 try:
                     sock, address = listener.accept()
@@ -123,7 +129,22 @@ async def accept_from(
                         told = trio.current_time()
                         log.error("no descriptors are left for clients: they are turned away")
                     continue
-                handle(sock, name)
+                if sieve.used:
+                    release(sock)
+                shut = handle(sock, name)
+                if shut is not None:
+                    sieve.refused(shut, trio.current_time())
+            sieve.settle(trio.current_time())
+
+
+async def _connections(listener: socket.socket, sieve: Sieve) -> None:
+    """Waits until there are some, and lets in again who has been shut out for long enough meanwhile."""
+    while (until := sieve.until) < math.inf:
+        with trio.move_on_at(until):
+            await trio.lowlevel.wait_readable(listener)
+            return
+        sieve.settle(trio.current_time())
+    await trio.lowlevel.wait_readable(listener)
 
 
 def _is_one_of_the_last(descriptor: int) -> bool:

@@ -17,6 +17,7 @@ import trio
 from relay.config.loader import LoadedConfig
 from relay.errors import ConfigError, ConfigProblem
 from relay.net.listener import accept_from, open_listeners
+from relay.net.sieve import Shut
 from relay.net.unix import UnixListener
 
 Sockets: TypeAlias = dict[str, list[socket.socket]]
@@ -83,7 +84,7 @@ class Listening:
     def begin(
         self,
         nursery: trio.Nursery,
-        handle: Callable[[socket.socket, str], None],
+        handle: Callable[[socket.socket, str], Shut | None],
         may_accept: Callable[[], Awaitable[None]],
         turned_away: Callable[[str], None] | None = None,
     ) -> None:
