@@ -383,11 +383,14 @@ class Supervised:
         return await awaited(self.faults, self.title, name, hook, room, args, limit, setting)
 
     def _take_turns(self) -> None:
-        """Its hooks are called in their turn, or at once. May come from the watchdog's thread."""
+        """Its hooks are called in their turn, or at once; timed, while it is suspected of being slow. May come from the
+        watchdog's thread.
+        """
         on = self.turns.on and not self.faults.off
         self.join_is_async = self._waits["on_join"] or (on and self.has_join)
         self.leave_is_async = self._waits["on_leave"] or (on and self.has_leave)
         self.message_is_async = self._waits["on_message"] or (on and self.has_message)
+        self._in_turn.time_calls()
 
     def _refuse_all(self, *args: object) -> NoReturn:
         raise self.faults.is_off()

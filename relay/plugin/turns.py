@@ -1,6 +1,7 @@
 """A plugin whose synchronous hooks are slow and called often takes turns: one call, then everybody else.
 
-    watchdog  sees that the loop's time is full of slow calls, and guesses whose they are  -> `begin`
+    watchdog  sees that the loop's time may be full of slow calls, and guesses whose  -> `suspect`
+    `probing` its next calls are timed, and nothing else is different; if most are slow  -> `begin`
     `on`      its hooks are called as asynchronous ones are, from their connections' queues; full, they pause reading
     `enter`   each waits here until it is its turn; `leave` lets the next ones in
 
@@ -28,15 +29,16 @@ if TYPE_CHECKING:
 A_TURN: Final = 0.005  # seconds of calls that are let in together
 MOST: Final = 64  # calls that are, however short they are; and turns that others have then, however long
 A_MILLISECOND: Final = 0.001
-SURE: Final = 4  # calls after which it is told that it is slow
+PROBES: Final = 8  # calls that are timed when it is suspected; half of them slow make it slow
+SURE: Final = 4  # calls in turn after which it is told that it is slow
 CLEARED: Final = 2.0  # seconds for which somebody else is suspected
 CALM: Final = 5.0  # seconds without a wait after which it takes no turns any more
 _WEIGHT: Final = 0.125  # of the last call in the mean
 
 
 class Turns:
-    """Of one plugin. `clock` in seconds; `slow` is the mean of slow calls; `changed` is told when `on` has changed,
-    `found` when it is known that calls are slow.
+    """Of one plugin. `clock` in seconds; `slow` is the mean of slow calls; `changed` is told when `on` or `probing` has
+    changed, `found` when it is known that calls are slow.
 
     `waited(room, peer)` is told of each call that had to wait for others of the plugin, `producing(peer)` whose message
     is handled now, and None behind it: the session hands them in.
@@ -46,6 +48,7 @@ class Turns:
         self, clock: Callable[[], float], slow: float, changed: Callable[[], None], found: Callable[[], None]
     ) -> None:
         self.on = False
+        self.probing = False
         self.told = False
         self.inside = False  # a call that was let in runs now
         self.waited: Callable[[Any, Any], None] = _nobody
@@ -61,11 +64,42 @@ class Turns:
         self._spent = 0.0  # of those before
         self._mean = 0.0
         self._calls = 0  # that were measured
+        self._probed = self._slow_ones = 0  # calls timed since it was suspected, and those that were slow
         self._cleared_at = float("-inf")
         self._busy_at = 0.0  # when somebody had to wait, the last time
 
+    def suspect(self) -> None:
+        """Its calls may be slow: they are timed from now on (`timed`). From any thread."""
+        if not (self.on or self.probing):
+            self._probed = self._slow_ones = 0
+            self.probing = True
+            self._changed()
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, for as long as it is suspected. Most calls tell, not their mean: one may have been interrupted."""
+
+        def timing(*args: Any) -> Any:
+            began = self._clock()
+            try:
+                return call(*args)
+            finally:
+                self._probe(self._clock() - began)
+
+        return timing
+
+    def _probe(self, took: float) -> None:
+        self._probed += 1
+        self._slow_ones += took >= self._slow
+        if self.probing and self._probed >= PROBES:
+            self.probing = False
+            if 2 * self._slow_ones >= PROBES:
+                self.begin()
+            else:
+                self._cleared_at = self._clock()
+                self._changed()
+
     def begin(self) -> None:
-        """From any thread."""
+        """It is slow."""
         if not self.on:
             self._busy_at = self._clock()
             self._calls = 0
@@ -151,6 +185,15 @@ class InTurn:
     def __init__(self, owner: Supervised) -> None:
         self._owner = owner
         self._ending = False
+
+    def time_calls(self) -> None:
+        """While the plugin is suspected, both ways to its synchronous hooks lead past a clock."""
+        owner = self._owner
+        for name in ("inline", "message"):
+            if owner.turns.probing:
+                vars(owner)[name] = owner.turns.timed(getattr(type(owner), name).__get__(owner))
+            else:
+                vars(owner).pop(name, None)
 
     async def call(
         self, call: Callable[..., Any], room: Room | None, peer: Peer | None, *args: Any, timeout: float | None = None

@@ -57,7 +57,8 @@ class Look:
 
     when: float
     slept: float
-    marks: list[Mark]
+    generation: int
+    """Of the marks."""
     calls: list[int]
 
 
@@ -111,6 +112,7 @@ class Watchdog(trio.abc.Instrument):
         self._slow = slow
         self._interrupt = Interrupt(self._files)
         self._marks: list[Mark] = []
+        self._generation = 0  # of that list; what the thread remembers holds no mark, and with it a plugin, alive
         self._timing = False  # so few calls that they may be slow: how long the loop waits is measured
         self._slept = self._sleeps_since = 0.0
         self._turns = 0
@@ -136,6 +138,7 @@ class Watchdog(trio.abc.Instrument):
                 del self._known[file], self._files[file]
         self._stalls.pop(plugin, None)
         self._marks = [mark for mark in self._marks if mark.plugin != plugin]
+        self._generation += 1
 
     def mark(self, plugin: str, hook: str, turns: Turns) -> Mark:
         """For one hook of one plugin, which takes turns there if its calls are slow."""
@@ -200,10 +203,7 @@ class Watchdog(trio.abc.Instrument):
             state = self.state()
             now = self._clock()
             if self._slow:
-                marks = self._marks
-                look = Look(now, self._slept_by(now), marks, [mark.calls for mark in marks])
-                self._look_for_slow_calls(last, look)
-                last = look
+                last = self._look_for_slow_calls(last, now)
             if self._idle:
                 seen, spell = None, Spell(now)
                 continue
@@ -233,26 +233,30 @@ class Watchdog(trio.abc.Instrument):
             return ""
         return self._interrupt.working(self._loop)
 
-    def _look_for_slow_calls(self, before: Look | None, look: Look) -> None:
-        """Was most of the time between two looks taken by slow calls?
+    def _look_for_slow_calls(self, before: Look | None, now: float) -> Look:
+        """What is seen now. Was most of the time between two looks taken by slow calls?
 
         What runs at the moment of a look says nothing about which plugin is slow: this thread gets the interpreter
-        when the loop's thread waits for a socket, between two calls. So the plugin with the most calls is taken; if it
-        is not slow, that is found out when its calls are measured (turns), and the next one is taken.
+        when the loop's thread waits for a socket, between two calls. So the plugin with the most calls is suspected:
+        its next calls are timed (turns), and if they are not slow, the next one is suspected.
         """
-        if before is None or before.marks is not look.marks:
-            return
+        marks, generation = self._marks, self._generation
+        look = Look(now, self._slept_by(now), generation, [mark.calls for mark in marks])
+        if before is None or before.generation != generation:
+            return look
         since = look.when - before.when
-        calls = [now - then for now, then in zip(look.calls, before.calls, strict=False)]
+        both = zip(look.calls, before.calls, strict=False)  # marks may have been added
+        calls = [later - earlier for later, earlier in both]
         most = sum(calls) * self._slow  # what these calls may have taken
         timed, self._timing = self._timing, 0 < most <= since
         busy = since - (look.slept - before.slept)
         if not (timed and self._timing) or busy < max(most, since / 2):
-            return
-        for count, mark in sorted(zip(calls, look.marks, strict=False), key=itemgetter(0), reverse=True):
+            return look
+        for count, mark in sorted(zip(calls, marks, strict=False), key=itemgetter(0), reverse=True):
             if count and mark.turns is not None and not mark.turns.cleared:
-                mark.turns.begin()
-                return
+                mark.turns.suspect()
+                break
+        return look
 
     def _is_over(self, state: State) -> bool:
         return self._done.is_set() or self.state() != state

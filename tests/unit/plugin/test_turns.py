@@ -148,3 +148,25 @@ async def test_it_is_calm_when_nobody_has_waited_for_a_while_or_calls_are_short(
     assert not slow.turns.cleared
     assert slow.changes == [True, False, True, False]
     assert slow.tells == 1
+
+
+def test_who_is_suspected_takes_turns_only_if_most_of_its_calls_are_slow() -> None:
+    now, changes = [0.0], []
+
+    def call(took: float) -> float:
+        now[0] += took
+        return took
+
+    turns = Turns(lambda: now[0], 0.001, lambda: changes.append((turns.probing, turns.on)), lambda: None)
+    turns.suspect()
+    assert (turns.probing, turns.on) == (True, False)
+    timed = turns.timed(call)
+    for took in (0.0001, 0.5, 0.0001, 0.0001, 0.0001, 0.002, 0.002, 0.0001):
+        assert timed(took) == took
+    assert (turns.probing, turns.on, turns.cleared) == (False, False, True)
+    now[0] += 3.0
+    turns.suspect()
+    for took in (0.0001, 0.002) * 4:
+        turns.timed(call)(took)
+    assert (turns.probing, turns.on, turns.cleared) == (False, True, False)
+    assert changes == [(True, False), (False, False), (True, False), (False, True)]

@@ -199,6 +199,18 @@ async def test_quick_calls_are_made_at_once_however_many_there_are() -> None:
     assert not await takes_turns(Quick, 10 * STALL)
 
 
+async def test_quick_calls_are_made_at_once_however_busy_the_loop_is_with_something_else() -> None:
+    class Quick(Plugin):
+        def on_message(self, room: Room, sender: Peer, message: Message) -> None: ...
+
+    def busy() -> None:
+        until = time.monotonic() + 0.003
+        while time.monotonic() < until:
+            pass
+
+    assert not await takes_turns(Quick, 10 * STALL, between=busy)
+
+
 async def test_slow_calls_that_leave_the_loop_time_to_wait_are_made_at_once() -> None:
     class Rare(Plugin):
         def on_message(self, room: Room, sender: Peer, message: Message) -> None:
@@ -207,11 +219,14 @@ async def test_slow_calls_that_leave_the_loop_time_to_wait_are_made_at_once() ->
     assert not await takes_turns(Rare, 0.5, stall=0.2, pause=0.05)
 
 
-async def takes_turns(plugin: type[Plugin], seconds: float, *, stall: float = STALL, pause: float = 0.0) -> bool:
+async def takes_turns(
+    plugin: type[Plugin], seconds: float, *, stall: float = STALL, pause: float = 0.0, between: Callable[[], None] = int
+) -> bool:
     """Whether it does so within so many seconds of calls."""
     async with PluginTester(plugin) as tester:
         ann: Any = await tester.join("a", "ann")
         supervised = tester.supervised
+        supervised.turns._clock = time.monotonic  # the tester's own goes by what a test says
         watchdog = supervised._watchdog = Watchdog(tester.counters, stall, slow=0.001)
         supervised._mark_message = watchdog.mark("it", "on_message", supervised.turns)
         room, message = tester.room("a"), Message("a", Payload.of("hi"), "ann")
@@ -219,5 +234,6 @@ async def takes_turns(plugin: type[Plugin], seconds: float, *, stall: float = ST
             until = time.monotonic() + seconds
             while not supervised.turns.on and time.monotonic() < until:
                 supervised.message(room, ann, message)
+                between()
                 await trio.sleep(pause)
         return supervised.turns.on
