@@ -109,6 +109,7 @@ async def accept_from(
         while True:
             await may_accept()
             await _connections(listener, sieve)
+            filtered = sieve.until < math.inf
             for _ in range(ACCEPTS_PER_TURN):
                 try:
                     sock, address = listener.accept()
@@ -129,7 +130,7 @@ async def accept_from(
                         told = trio.current_time()
                         log.error("no descriptors are left for clients: they are turned away")
                     continue
-                if sieve.used:
+                if filtered:
                     release(sock)
                 shut = handle(sock, name)
                 if shut is not None:

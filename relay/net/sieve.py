@@ -49,7 +49,8 @@ class Shut(NamedTuple):
 
 
 class Sieve:
-    """What one listening socket lets through. `used`: connections accepted from it may have inherited a filter.
+    """What one listening socket lets through. Connections accepted from it meanwhile have inherited its filter:
+    `release` takes that off. It drops nothing of theirs, but costs each of their packets a little.
 
     Times are the caller's `now`. `until`: when `settle` has to be called next; infinite: nobody is shut out.
     """
@@ -62,7 +63,6 @@ class Sieve:
         self._refused: dict[str, int] = {}
         self._window = -math.inf
         self._changed = False
-        self.used = False
 
     @property
     def until(self) -> float:
@@ -102,7 +102,6 @@ class Sieve:
             code = ctypes.create_string_buffer(compiled, len(compiled))
             argument = struct.pack("@HP", len(code) // _SIZE, ctypes.addressof(code))
             self._listener.setsockopt(socket.SOL_SOCKET, _ATTACH, argument)
-            self.used = True
         else:
             release(self._listener)
 

@@ -90,7 +90,7 @@ def test_who_was_turned_away_often_is_dropped_until_the_time_is_over(listener: s
         sieve.refused(Shut("127.0.1.1", 10.0), 0.0)
     sieve.settle(0.0)
     assert reaches(listener, "127.0.1.1")
-    assert not sieve.used
+    assert sieve.until == float("inf")
     sieve.refused(Shut("127.0.1.1", 10.0), 0.5)
     sieve.settle(0.5)
     assert sieve.until == 10.5
