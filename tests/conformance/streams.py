@@ -92,7 +92,11 @@ def run(
     data: bytes, *, fast: bool = True, cuts: tuple[int, ...] = (), limit: int = LIMIT, fragments: int = FRAGMENTS
 ) -> list[Event]:
     """The events of a stream that is read in pieces, cut at those places; all control frames at one moment."""
-    recorder = Recorder(fast=fast, limit=limit, fragments=fragments)
+    return fed(Recorder(fast=fast, limit=limit, fragments=fragments), data, cuts)
+
+
+def fed(recorder: Recorder, data: bytes, cuts: tuple[int, ...]) -> list[Event]:
+    """What it has recorded when it has read that in pieces."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for start, stop in itertools.pairwise(places):
         if start < stop:

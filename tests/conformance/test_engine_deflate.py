@@ -32,6 +32,7 @@ from tests.conformance.streams import (
     Recorder,
     close,
     failure,
+    fed,
     wire,
 )
 
@@ -79,13 +80,7 @@ class Deflating(Recorder):
 def run(
     data: bytes, *, fast: bool = True, cuts: tuple[int, ...] = (), limit: int = LIMIT, context: bool = False
 ) -> list[Event]:
-    recorder = Deflating(fast=fast, limit=limit, context=context)
-    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, stop in itertools.pairwise(places):
-        if start < stop:
-            recorder.feed(data[start:stop])
-    assert recorder.counted == sum(event[0] == "message" for event in recorder.events)
-    return recorder.events
+    return fed(Deflating(fast=fast, limit=limit, context=context), data, cuts)
 
 
 def everywhere(data: bytes, *, limit: int = LIMIT, context: bool = False) -> list[Event]:

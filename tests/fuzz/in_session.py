@@ -33,6 +33,7 @@ from relay.session.connection import Connection
 from relay.session.metered import make_connection
 from relay.session.resume import Resuming
 from tests.fuzz.noise import twisted
+from tests.unit.delivery.kit import AtEase
 from tests.unit.session.kit import heard
 
 CONFIG: Final = """
@@ -76,7 +77,7 @@ def _assembled() -> Assembly:
     return parts
 
 
-class Wire:
+class Wire(AtEase):
     """What stands for a link."""
 
     def __init__(self, world: World) -> None:
@@ -102,14 +103,6 @@ class Wire:
         raise AssertionError("nobody listens yet")
 
     def hold(self, reason: object, held: bool) -> None: ...
-    def congested(self, lane: object) -> None: ...
-    def relieved(self, lane: object) -> None: ...
-
-    def flush(self) -> None:
-        self.outbox.touched = False
-
-    def overflowed(self, lane: Any, room: str) -> None:
-        raise AssertionError(f"{lane.name} is full")
 
 
 class World:

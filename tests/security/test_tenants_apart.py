@@ -33,6 +33,7 @@ from relay.protocols.plain import Plain
 from relay.protocols.relay_v1 import RelayV1Json
 from relay.session.connection import Connection
 from tests.sizes import examples
+from tests.unit.delivery.kit import AtEase
 from tests.unit.session.kit import heard
 
 TENANTS: Final = ("acme", "globex")
@@ -82,7 +83,7 @@ def token(tenant: str, subject: str, grants: int) -> str:
     return jwt.encode(claims, SECRETS[tenant], "HS256", headers={"kid": "1"})
 
 
-class Wire:
+class Wire(AtEase):
     """A connection without a socket."""
 
     def __init__(self, world: World, protocol: Any) -> None:
@@ -94,12 +95,6 @@ class Wire:
         self.ended.append(reason.text())
 
     def hold(self, reason: object, held: bool) -> None: ...
-    def flush(self) -> None: ...
-    def congested(self, lane: object) -> None: ...
-    def relieved(self, lane: object) -> None: ...
-
-    def overflowed(self, lane: object, room: str) -> None:
-        raise AssertionError("a lane is full")
 
 
 class World:

@@ -17,53 +17,36 @@ from trio.testing import MockClock
 from relay.client import Gap, Left, Message, Renamed, connect
 from relay.client.codec import Codec, understood
 from relay.client.values import EVERY, FIRST_PAUSE, MOST_WANTED, OVERHEAD, TOGETHER, Values
-from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.model import Message as Published
 from relay.model import Payload
 from relay.protocols.relay_v1 import RelayV1Json, RelayV1Msgpack
-from relay.rooms.room import Rights, Room
 from tests.unit.client.server import Peer, relay_v1, wired
-from tests.unit.rooms.test_delta import World, same, small
+from tests.unit.rooms.test_delta import Listener, World, same, small
 
 PLENTY = 1 << 20
 TYPING = {"a": "typing", "b": "a text that is long enough for a patch to be shorter"}
 
 
-class Reader:
+class Reader(Listener):
     """A peer of the relay's hub whose other end is what the client has. `told` are messages and gaps, in order."""
 
     def __init__(self, world: World, codec: Codec, subject: str, most: int) -> None:
-        self.world, self.codec, self.subject, self.session = world, codec, subject, subject
-        self.protocol = RelayV1Json() if codec == "json" else RelayV1Msgpack()
-        self.outbox = Outbox(world.channels, self, world.tick)
-        self.rooms: dict[str, Room] = {}
-        self.rights: dict[Room, Rights] | None = None
+        super().__init__(world, RelayV1Json() if codec == "json" else RelayV1Msgpack(), subject)
+        self.codec = codec
         self.values = Values(codec, most)
         self.most = most
         self.told: list[Message | Gap] = []
         self.lossy = False
 
-    def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None: ...
-    def close(self, reason: object) -> None: ...
-    def overflowed(self, lane: Lane, room: str) -> None: ...
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
-    def flush(self) -> None:
-        self.outbox.touched = False
-
     def read(self, most: int) -> None:
-        """Takes at most so many bytes, but one frame at least."""
-        data = self.outbox.take(most)
-        while data:
-            size, head = data[1] & 127, 2
-            if size == 126:
-                size, head = int.from_bytes(data[2:4], "big"), 4
-            message = understood(self.codec, data[head : head + size])
-            assert isinstance(message, Message)
-            self.told += self.values.take(message, self.world.now)
-            data = data[head + size :]
+        super().read(most)
         assert self.values.kept_bytes <= self.most
+
+    def hear(self, payload: bytes) -> None:
+        message = understood(self.codec, payload)
+        assert isinstance(message, Message)
+        self.told += self.values.take(message, self.world.now)
 
     def resync(self) -> bool:
         """Asks the relay for what is due. False: nothing is."""

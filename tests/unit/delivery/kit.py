@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from relay.config.schema import Channel
 from relay.delivery.channels import Channels, Lane
@@ -20,6 +20,21 @@ _numbers = itertools.count(1)
 def table(**channels: Channel) -> dict[str, Channel]:
     """The two channels every table must have, and more."""
     return {"control": Channel(priority="strict", capacity=262144), "default": Channel(weight=8), **channels}
+
+
+class AtEase:
+    """Whoever owns an outbox in a test that is not about pressure: reads when it likes, and nothing may overflow."""
+
+    outbox: Outbox
+
+    def flush(self) -> None:
+        self.outbox.touched = False
+
+    def overflowed(self, lane: Lane, room: str) -> None:
+        raise AssertionError(f"{lane.name} is full")
+
+    def congested(self, lane: Lane) -> None: ...
+    def relieved(self, lane: Lane) -> None: ...
 
 
 class Box:
@@ -71,6 +86,19 @@ class Box:
 def numbered(size: int) -> tuple[bytes, int]:
     number = next(_numbers)
     return HEADER.pack(number, size) + bytes(size - LEAST), number
+
+
+def payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(opcode, payload) of each frame of a server, none of which may be cut (RFC 6455 section 5.2)."""
+    while data:
+        size, head = data[1] & 127, 2
+        if size == 126:
+            size, head = int.from_bytes(data[2:4], "big"), 4
+        elif size == 127:
+            size, head = int.from_bytes(data[2:10], "big"), 10
+        assert head + size <= len(data), "a frame was cut"
+        yield data[0] & 15, data[head : head + size]
+        data = data[head + size :]
 
 
 def parse(data: bytes) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from relay.model import Kind, Message, Payload
 from relay.protocols.parts import Joiner, decode_part, is_part
 from relay.protocols.relay_v1 import RelayV1Msgpack
 from tests.sizes import examples
-from tests.unit.delivery.kit import Box
+from tests.unit.delivery.kit import Box, payloads
 
 CAPACITY = 6000
 LARGE = 1000  # bytes: from here on in parts
@@ -57,7 +57,7 @@ class Socket:
 
     def came(self, data: bytes, limit: int) -> bool:
         """What comes is whole frames within the limit, or one that is larger."""
-        frames = list(split(data))
+        frames = [payload for _, payload in payloads(data)]
         assert len(data) <= limit or len(frames) == 1
         for payload in frames:
             if not is_part(payload):
@@ -72,17 +72,6 @@ class Socket:
     def hear(self, offset: int, data: bytes) -> None:
         assert data == pattern(offset, len(data)), "the bytes of one message, in their order"
         self.heard.append(offset)
-
-
-def split(data: bytes) -> Any:
-    """The payloads of whole frames; fails where one is not."""
-    while data:
-        size, head = data[1], 2
-        if size == 126:
-            size, head = int.from_bytes(data[2:4], "big"), 4
-        assert len(data) >= head + size, "a frame was cut"
-        yield data[head : head + size]
-        data = data[head + size :]
 
 
 def pattern(offset: int, size: int) -> bytes:

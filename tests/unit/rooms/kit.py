@@ -18,6 +18,7 @@ from relay.protocols.base import WireProtocol
 from relay.rooms.hub import Hub
 from relay.rooms.room import Rights, Room, RoomRule
 from relay.session.timers import Timers
+from tests.unit.delivery.kit import AtEase
 
 
 class Counting(Recorder):
@@ -102,7 +103,7 @@ class House:
         return found
 
 
-class Guest:
+class Guest(AtEase):
     """A peer of the hub."""
 
     def __init__(self, house: House, subject: str, protocol: Recorder) -> None:
@@ -123,14 +124,8 @@ class Guest:
         for room in list(self.rooms.values()):
             self.house.hub.leave(self, room)
 
-    def flush(self) -> None:
-        self.outbox.touched = False
-
     def overflowed(self, lane: Lane, room: str) -> None:
         self.full.append(lane)
-
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
 
     def hears(self) -> list[Any]:
         """All it has heard since it was last asked: values of messages, and (what, room, who) of presence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from relay.rooms.hub import Hub
 from relay.rooms.merge_patch import applied, diff, fields_of
 from relay.rooms.room import Peer, Rights, Room, RoomRule
 from tests.sizes import examples
+from tests.unit.delivery.kit import AtEase, payloads
 from tests.unit.rooms.kit import Notes
 
 leaves = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(0, 1) | st.sampled_from(["", "null", "x"])
@@ -101,41 +103,41 @@ class World:
         self.room.holds += 1
 
 
-class Reader:
-    """A client, as docs/rooms.md says one must be."""
+class Listener(AtEase, ABC):
+    """A peer of the hub that reads when it likes; what is dropped on the way is its channel's choice."""
 
     def __init__(self, world: World, protocol: Any, subject: str) -> None:
         self.world, self.protocol, self.subject, self.session = world, protocol, subject, subject
         self.outbox = Outbox(world.channels, self, world.tick)
         self.rooms: dict[str, Room] = {}
         self.rights: dict[Room, Rights] | None = None
-        self.values: dict[str, tuple[Any, int]] = {}
-        self.mismatches = 0
-        self.patches = 0
 
     def send(self, room: Room, data: object, *, channel: str | None = None, key: str | None = None) -> None: ...
     def close(self, reason: object) -> None: ...
     def overflowed(self, lane: Lane, room: str) -> None: ...
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
-    def flush(self) -> None:
-        self.outbox.touched = False
 
     def read(self, most: int) -> None:
         """Takes at most so many bytes, but one frame at least."""
-        data = self.outbox.take(most)
-        while data:
-            size, head = data[1] & 127, 2
-            if size == 126:
-                size, head = int.from_bytes(data[2:4], "big"), 4
-            self.hear(self.protocol_decode(data[head : head + size]))
-            data = data[head + size :]
+        for _, payload in payloads(self.outbox.take(most)):
+            self.hear(payload)
 
-    def protocol_decode(self, payload: bytes) -> Any:
+    @abstractmethod
+    def hear(self, payload: bytes) -> None:
+        """A message, as it came."""
+
+
+class Reader(Listener):
+    """A client, as docs/rooms.md says one must be."""
+
+    def __init__(self, world: World, protocol: Any, subject: str) -> None:
+        super().__init__(world, protocol, subject)
+        self.values: dict[str, tuple[Any, int]] = {}
+        self.mismatches = 0
+        self.patches = 0
+
+    def hear(self, payload: bytes) -> None:
         codec = msgspec.json if isinstance(self.protocol, RelayV1Json) else msgspec.msgpack
-        return codec.decode(payload)
-
-    def hear(self, said: dict[str, Any]) -> None:
+        said: dict[str, Any] = codec.decode(payload)
         key = said.get("key")
         if key is None:
             return

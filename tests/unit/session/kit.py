@@ -38,6 +38,7 @@ from relay.session.services import Services
 from relay.session.spending import compile_quotas
 from relay.session.timers import Timers, Wheel
 from relay.session.wire import Hold
+from tests.unit.delivery.kit import AtEase, payloads
 from tests.unit.protocols.table import JSON
 
 START = 1_800_000_000.0
@@ -212,7 +213,7 @@ async def open_house(
             nursery.cancel_scope.cancel()
 
 
-class Client:
+class Client(AtEase):
     """A connection without a socket: what it is told is read right out of its outbox."""
 
     _all: list[Client] = []  # noqa: RUF012 - of the test that runs
@@ -246,16 +247,8 @@ class Client:
         self._holds = self._holds | reason if held else self._holds & ~reason
         self.held.append(bool(self._holds))
 
-    def flush(self) -> None:
-        self.outbox.touched = False
-
-    def overflowed(self, lane: Lane, room: str) -> None:
-        raise AssertionError(f"{lane.name} is full")
-
     def congested(self, lane: Lane) -> None:
         raise AssertionError(f"{lane.name} is congested")
-
-    def relieved(self, lane: Lane) -> None: ...
 
     # The client.
 
@@ -301,16 +294,9 @@ def heard(outbox: Outbox, protocol: WireProtocol) -> list[Any]:
     data, found = b"", []
     while more := outbox.take(1 << 30):
         data += more
-    while data:
-        size, head = data[1] & 127, 2
-        if size == 126:
-            size, head = int.from_bytes(data[2:4], "big"), 4
-        elif size == 127:
-            size, head = int.from_bytes(data[2:10], "big"), 10
-        payload, opcode = data[head : head + size], data[0] & 15
+    for opcode, payload in payloads(data):
         if protocol.bare:
             found.append(payload.decode() if opcode == 1 else payload)
         else:
             found.append(msgspec.json.decode(payload))
-        data = data[head + size :]
     return found

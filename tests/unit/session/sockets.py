@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseReason
 from relay.protocols.base import WireProtocol
@@ -14,6 +13,7 @@ from relay.session.connection import Connection
 from relay.session.metered import Metered
 from relay.session.resume import Resuming
 from relay.session.wire import Hold
+from tests.unit.delivery.kit import AtEase
 from tests.unit.protocols.table import JSON
 from tests.unit.session.kit import Client, House, heard, identity
 from tests.unit.session.plugins import Quick, Slow
@@ -28,7 +28,7 @@ PLUGINS: dict[str, Any] = {
 WINDOW = 30.0
 
 
-class Socket:
+class Socket(AtEase):
     """What stands for a link: as much as was read of its outbox has been written, the rest is lost with it."""
 
     def __init__(self, house: House) -> None:
@@ -58,15 +58,6 @@ class Socket:
             if self.closed is not None or not self.session.park(None):
                 self.session.lost()
             self.outbox.clear()
-
-    def flush(self) -> None:
-        self.outbox.touched = False
-
-    def overflowed(self, lane: Lane, room: str) -> None:
-        raise AssertionError(f"{lane.name} is full")
-
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
 
     # The client.
 

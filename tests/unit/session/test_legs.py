@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.channels import Lane
 from relay.delivery.outbox import Outbox
 from relay.errors import CloseCode, CloseReason
 from relay.session.leg import Leg
 from relay.session.spending import Spending
 from relay.session.wire import Hold
+from tests.unit.delivery.kit import AtEase
 from tests.unit.session.kit import Client, House, channels, heard, open_house, settings
 from tests.unit.session.plugins import Quick
 
 PLUGINS: dict[str, Any] = {"q": (Quick, {})}
 
 
-class Second:
+class Second(AtEase):
     """One more socket of a client's session, and what is heard by it."""
 
     def __init__(self, house: House, main: Client, *names: str) -> None:
@@ -44,15 +44,6 @@ class Second:
 
     def hold(self, reason: Hold, held: bool) -> None:
         self.holds.append(held)
-
-    def flush(self) -> None:
-        self.outbox.touched = False
-
-    def overflowed(self, lane: Lane, room: str) -> None:
-        raise AssertionError(f"{lane.name} is full")
-
-    def congested(self, lane: Lane) -> None: ...
-    def relieved(self, lane: Lane) -> None: ...
 
 
 def joined(house: House) -> tuple[Client, Client]:
