@@ -1,6 +1,6 @@
 """How long is waited for whom: deadlines of one length each, so that they stand in order by themselves.
 
-Not here: what is done about them (front/doorway), deadlines of other kinds (session/timers). The one rule: waiting
+Not here: what is done about them (front/lobby), deadlines of other kinds (session/timers). The one rule: waiting
 costs two steps, one to begin and one to end, whatever number waits.
 """
 

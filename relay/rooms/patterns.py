@@ -5,7 +5,7 @@ A wildcard subscription is a room's name in which
     **   as the last part, stands for one or more parts                    `sensors:**`, `**`
 A grant's pattern differs in its last part alone: there `*` stands for any rest (auth/grants).
 
-Not here: who may subscribe (session/watching), who is told (rooms/watching). The one rule: the time to ask depends on
+Not here: who may subscribe (session/patterns), who is told (rooms/watching). The one rule: the time to ask depends on
 the parts of what is asked, never on how many patterns, or names, there are that have nothing to do with it.
 """
 
